@@ -1,0 +1,64 @@
+"""What a flow run shows in the Prefect UI: tables, pictures and links. Flows publish it: a cached task shows none."""
+
+import base64
+from pathlib import Path
+
+import pyarrow as pa
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_table_artifact,
+)
+
+from storage.layout import layout
+from storage.records import PackRef, RunRef, SnapshotRef
+from storage.settings import settings
+from tasks.publish import count
+from tasks.rectangles import rectangles_jpeg
+from tasks.thumbnails import contact_sheet_jpeg
+
+
+def show_snapshot(snapshot: SnapshotRef, joined: pa.Table) -> None:
+    """Counts by split and by reason, a contact sheet, and a link to the report of a snapshot."""
+    counts, reasons = count(joined)
+    title = f"{snapshot.dataset}, version {snapshot.version}"
+    key = f"dataset-{snapshot.dataset}"
+    create_table_artifact(
+        [{"split": split, "photos": photos} for split, photos in counts.items()],
+        key=f"{key}-splits", description=f"Photos of {title}",
+    )  # fmt: skip
+    create_table_artifact(
+        [{"stage / reason": reason, "photos": photos} for reason, photos in reasons.items()],
+        key=f"{key}-rejections", description=f"Why photos are not in {title}",
+    )  # fmt: skip
+    _show_picture(f"{key}-photos", contact_sheet_jpeg(joined, layout()), f"Some photos of {title}")
+    _show_link(f"{key}-report", Path(snapshot.uri) / "report.html", f"Report of {title}")
+
+
+def show_run(run: RunRef, pack: PackRef, report: Path) -> None:
+    """Figures beside their baselines, true and predicted rectangles, and a link to the report of a run."""
+    rows = [
+        {
+            "figure": figure.label, "value": round(figure.value, 4),
+            "95 % interval": f"{figure.low:.4f} to {figure.high:.4f}",
+            "baseline": round(figure.baseline, 4), "which": figure.baseline_label,
+            "better than it": "yes" if figure.beats_baseline else "no",
+        }
+        for figure in run.figures
+    ]  # fmt: skip
+    create_table_artifact(
+        rows, key=f"run-{run.run_id}-figures", description=f"Figures of run {run.run_id} on its test photos"
+    )
+    picture = rectangles_jpeg(Path(run.uri), layout().pack(pack.digest))
+    _show_picture(f"run-{run.run_id}-rectangles", picture, "True (green) and predicted (red) rectangles")
+    _show_link(f"run-{run.run_id}-report", report, f"Report of run {run.run_id}")
+
+
+def _show_picture(key: str, jpeg: bytes, description: str) -> None:
+    create_image_artifact(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", key=key, description=description)
+
+
+def _show_link(key: str, file: Path, text: str) -> None:
+    """A link to ``file`` on the file server of ``make ui``, with the path for whoever runs without it."""
+    address = f"{settings().files_url}/{file.relative_to(layout().root)}"
+    create_link_artifact(address, link_text=text, key=key, description=f"{text}, on this machine `{file}`")

@@ -1,0 +1,70 @@
+"""Progress bars for whatever takes longer than a few seconds; plain lines where there is no terminal."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from prefect.futures import PrefectFuture, as_completed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+Result = TypeVar("Result")
+LINE_EVERY_S = 5.0
+CONSOLE = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of ``total`` steps; call what it yields with the number of steps done so far."""
+    columns = (TextColumn("{task.description:<16}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=CONSOLE, disable=not CONSOLE.is_terminal) as progress:
+        line = progress.add_task(label, total=total)
+        spoken, spoken_at = -1, time.monotonic()
+
+        def show(done: int) -> None:
+            nonlocal spoken, spoken_at
+            progress.update(line, completed=done)
+            is_due = done == total or time.monotonic() - spoken_at > LINE_EVERY_S
+            if not CONSOLE.is_terminal and is_due and done != spoken:
+                spoken, spoken_at = done, time.monotonic()
+                CONSOLE.print(f"{label}: {done} of {total}")
+
+        yield show
+
+
+def gather(label: str, futures: Sequence[PrefectFuture[Result]]) -> list[Result]:
+    """The results of ``futures`` in order, with a bar while they come. The first failure is raised."""
+    if not futures:
+        return []
+    with bar(label, len(futures)) as show:
+        for done, future in enumerate(as_completed(list(futures)), start=1):
+            future.result()
+            show(done)
+    return [future.result() for future in futures]
+
+
+def one(label: str, future: PrefectFuture[Result]) -> Result:
+    """The result of one future, with a bar while it is awaited."""
+    return gather(label, [future])[0]
+
+
+def training(label: str, future: PrefectFuture[Result], metrics: Path, epochs: int) -> Result:
+    """The result of a training's future, with a bar over the epochs that its metrics.jsonl has reached."""
+    with bar(label, epochs) as show:
+        while not future.state.is_final():
+            show(min(epoch_reached(metrics), epochs))
+            future.wait(timeout=1.0)
+        show(epochs)
+    return future.result()
+
+
+def epoch_reached(metrics: Path) -> int:
+    """The number of the last finished epoch in a metrics.jsonl; 0 before there is one."""
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    for line in reversed(lines):
+        if '"event": "epoch"' in line and line.endswith("}"):
+            return int(json.loads(line)["epoch"])
+    return 0

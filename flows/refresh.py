@@ -1,0 +1,135 @@
+"""Refresh a dataset: search, download, measure, filter, rotate, dedup, split, publish.
+
+Run: ``prefect deployment run 'refresh-dataset/crops'``, or ``refresh_dataset(dataset={...})`` from Python.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow
+from prefect.events import emit_event
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import artifacts
+from flows.exclusive import only_one
+from flows.progress import gather, one
+from storage import catalog, ledger, manifest
+from storage.layout import layout
+from storage.records import ManifestRef, SnapshotRef
+from storage.settings import settings
+from storage.shards import shards
+from tasks import sources
+from tasks.dataset import Dataset
+from tasks.dedup import dedup
+from tasks.download import download
+from tasks.errors import EmptyResult
+from tasks.filter import filter_photos
+from tasks.measure import measure
+from tasks.publish import join_photos, publish_snapshot
+from tasks.report import report_dataset
+from tasks.rotate import rotate
+from tasks.search import is_closed, search
+from tasks.split import split
+
+DOWNLOAD_PHOTOS = 32  # of one download task
+SHARD_PHOTOS = 500  # at most, of one measure or rotate task: 2 to 30 s of work
+WORKERS = 4
+PUBLISHED = "darkroom.snapshot.published"  # the event; prefect.yaml triggers trainings by it
+LOG = logging.getLogger(__name__)
+
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=WORKERS)  # Any: Prefect types its own runners as none of its runners
+
+
+@flow(name="refresh-dataset", task_runner=RUNNER)
+def refresh_dataset(dataset: Dataset, allow_jump: bool = False, announce: bool = True) -> SnapshotRef:
+    """The newest snapshot of ``dataset``, after adding what its queries find now.
+
+    ``allow_jump`` publishes even if the counts jump; ``announce`` emits the event that can trigger a training.
+    """
+    layout().check_writable()
+    sources.named(dataset.source).check(settings())
+    with only_one(f"dataset-{dataset.name}"):
+        find(dataset)
+        fetch(dataset)
+        joined = curate(dataset)
+        report = one("report", report_dataset.submit(joined, dataset.name, dataset.filter.model_dump(mode="json")))
+        snapshot = publish_snapshot(layout(), dataset.name, dataset.rules, joined, report, allow_jump)
+    artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
+    if snapshot.is_new and announce:
+        emit_event(
+            PUBLISHED,
+            resource={"prefect.resource.id": f"darkroom.dataset.{dataset.name}"},
+            payload={"snapshot": f"{dataset.name}@{snapshot.version}"},
+        )
+    return snapshot
+
+
+def find(dataset: Dataset) -> None:
+    """Search, and put what was found into the ledger. Raises EmptyResult if the dataset has no photo at all."""
+    now = datetime.now(UTC)
+    futures = [
+        search.with_options(
+            refresh_cache=not is_closed(query, now), task_run_name=f"search {query.text or query.query_id}"
+        ).submit(dataset.source, query)
+        for query in dataset.queries
+    ]
+    for outcome in gather("search", futures):
+        ledger.adopt(layout(), dataset.name, outcome.listings)
+        ledger.adopt(layout(), dataset.name, outcome.windows)
+    if not ledger.read(layout(), dataset.name, "listings").num_rows:
+        raise EmptyResult(
+            f"no photo was found for any of the {len(dataset.queries)} queries of {dataset.name!r}: widen them"
+        )
+
+
+def fetch(dataset: Dataset) -> None:
+    """Download what was found and is not held, in batches; how each attempt ended goes into the ledger."""
+    where = layout()
+    wanted = catalog.wanted(where, dataset.name, datetime.now(UTC))
+    batches = [
+        manifest.write(where, "wanted", wanted.slice(start, DOWNLOAD_PHOTOS))
+        for start in range(0, wanted.num_rows, DOWNLOAD_PHOTOS)
+    ]
+    futures = [
+        download.with_options(task_run_name=f"download {number} of {len(batches)}").submit(dataset.source, batch)
+        for number, batch in enumerate(batches, start=1)
+    ]
+    for attempts in gather("download", futures):
+        ledger.adopt(where, dataset.name, attempts)
+
+
+def curate(dataset: Dataset) -> ManifestRef:
+    """One row with a verdict for every photo of the ledger."""
+    where = layout()
+    facts = manifest.write(where, "facts", catalog.facts(where, dataset.name))
+    owners = manifest.write(where, "owners", catalog.owners(where, dataset.name))
+    held = [
+        (prefix, manifest.write(where, "held", rows))
+        for prefix, rows in shards(catalog.held(where, dataset.name), SHARD_PHOTOS)
+    ]
+    if not held:
+        raise EmptyResult(f"not one photo of {dataset.name!r} could be downloaded: the attempts are in its ledger")
+    measured = gather(
+        "measure", [measure.with_options(task_run_name=f"measure {prefix}").submit(ref) for prefix, ref in held]
+    )
+    rotating = [
+        rotate.with_options(task_run_name=f"rotate {prefix}").submit(ref, dataset.rotate)
+        for (prefix, _), ref in zip(held, measured, strict=True)
+    ]
+    filtered = one("filter", filter_photos.submit(measured, dataset.filter))
+    check_kept(dataset, measured, filtered)
+    rotated = gather("rotate", rotating)
+    deduped = one("dedup", dedup.submit(measured, filtered, owners, dataset.dedup))
+    splits = one("split", split.submit(deduped, owners, dataset.split))
+    return one("join", join_photos.submit(facts, measured, filtered, rotated, deduped, splits, dataset.locations))
+
+
+def check_kept(dataset: Dataset, measured: list[ManifestRef], filtered: ManifestRef) -> None:
+    """Raise EmptyResult if the filter keeps nothing."""
+    good = manifest.read_all(layout(), measured, ["measure_reason"])["measure_reason"].null_count
+    kept = manifest.read(layout(), filtered)["filter_reason"].null_count - (filtered.rows - good)
+    if not kept:
+        raise EmptyResult(
+            f"the filter of {dataset.name!r} keeps none of {filtered.rows:,} photos ({dataset.filter!r}): relax it"
+        )

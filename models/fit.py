@@ -1,0 +1,138 @@
+"""Train or evaluate one run, in a process of its own: ``python -m models.fit RUN.json``.
+
+RUN.json: {"run_id": "...", "run_dir": "...", "pack_dir": "...", "recipe": a name or a whole recipe,
+"device": "auto" | "cpu" | "cuda", "job": "train" | "evaluate", "seed": 0, "threads": null}. Paths are relative to the
+working directory.
+
+train     writes metrics.jsonl, checkpoint/ and train.json into run_dir; goes on from a checkpoint that it finds there
+evaluate  reads the best checkpoint, writes predictions.parquet and evaluation.json
+
+Exit codes: 0 done; 143 stopped by SIGTERM, or because the parent died, with a checkpoint saved; otherwise error.json
+says what happened: 2 ConfigError, 3 PackDamaged, 4 CheckpointMismatch, 5 DeviceMissing, 6 OutOfMemory,
+7 TrainingDiverged, 8 ConstantOutputs; 1 is a fault of the program, with its traceback on stderr and no error.json.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from models.errors import STOPPED_EXIT_CODE, ConfigError, FitError
+from models.recipes import Recipe, from_dict, resolve
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+REQUIRED = ("run_id", "run_dir", "pack_dir", "recipe")
+DEFAULTS: dict[str, Any] = {"device": "auto", "job": "train", "seed": 0, "threads": None}
+CHOICES = {"device": ("auto", "cpu", "cuda"), "job": ("train", "evaluate")}
+
+
+class StopRequest:
+    """Set by SIGTERM, or found when the process that started this one is gone."""
+
+    def __init__(self) -> None:
+        self.is_signalled, self.parent = False, os.getppid()
+
+    def install(self) -> None:
+        """Note SIGTERM instead of dying; on Linux have the kernel send it when the parent dies."""
+        signal.signal(signal.SIGTERM, self._note)
+        if sys.platform == "linux":
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def __call__(self) -> bool:
+        """Whether to save and stop now."""
+        return self.is_signalled or os.getppid() != self.parent
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.is_signalled = True
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job that a RUN.json describes; the exit code."""
+    must_stop = StopRequest()
+    must_stop.install()
+    if len(arguments) != 1:
+        sys.stderr.write(f"{__doc__}\n")
+        return ConfigError.exit_code
+    run_dir: Path | None = None
+    try:
+        values = read_request(Path(arguments[0]))
+        run_dir = Path(values["run_dir"])
+        _prepare(run_dir)
+        return _run(values, must_stop)
+    except FitError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        if run_dir is not None and run_dir.is_dir():
+            (run_dir / "error.json").write_text(json.dumps(error.as_dict(), indent=2) + "\n")
+        return error.exit_code
+
+
+def _run(values: Mapping[str, Any], must_stop: StopRequest) -> int:
+    """The job itself. Importing torch takes seconds, so it happens here, after a bad request was refused."""
+    recipe = resolve_recipe(values["recipe"])
+    from models import jobs, loop
+
+    paths = {"run_dir": Path(values["run_dir"]), "pack_dir": Path(values["pack_dir"])}
+    try:
+        jobs.run(jobs.Request(**{**values, **paths, "recipe": recipe}), must_stop)
+    except loop.Stopped:
+        return STOPPED_EXIT_CODE
+    return 0
+
+
+def read_request(path: Path) -> dict[str, Any]:
+    """The values of a RUN.json with the defaults filled in; ``ConfigError`` names what is wrong."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}", path=str(path)) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold an object, not {type(values).__name__}", path=str(path))
+    known = (*REQUIRED, *DEFAULTS)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{path} has an unknown key {key!r}: its keys are {', '.join(known)}", key=key)
+    for key in REQUIRED:
+        if key not in values:
+            raise ConfigError(f"{path} lacks {key!r}", key=key)
+    return _check_types({**DEFAULTS, **values}, path)
+
+
+def _check_types(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The values, if each is of a kind that the run can use."""
+    claims = {key: values[key] in allowed for key, allowed in CHOICES.items()}
+    claims |= {key: isinstance(values[key], str) for key in ("run_id", "run_dir", "pack_dir")}
+    claims["seed"] = _is_count(values["seed"], least=0)
+    claims["threads"] = values["threads"] is None or _is_count(values["threads"], least=1)
+    for key, holds in claims.items():
+        if not holds:
+            hint = f": choose one of {', '.join(CHOICES[key])}" if key in CHOICES else ""
+            raise ConfigError(f"{path}: {key} cannot be {values[key]!r}{hint}", key=key)
+    return values
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def resolve_recipe(value: Any) -> Recipe:
+    """The recipe of that name, or the one that a mapping spells out."""
+    return resolve(value) if isinstance(value, str) else from_dict(value)
+
+
+def _prepare(run_dir: Path) -> None:
+    """Make the run folder, without the error of an earlier try."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "error.json").unlink(missing_ok=True)
+    except OSError as error:
+        message = f"the run folder {run_dir} cannot be written ({error}): choose another"
+        raise ConfigError(message, path=str(run_dir)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

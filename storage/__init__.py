@@ -1,0 +1,1 @@
+"""What Darkroom keeps: bytes (blobs), rows (manifests, ledgers) and questions about them. No torch, no Prefect."""

@@ -1,0 +1,106 @@
+"""Where each thing lies below the data root (see the tree in README.md). Every path of the product comes from here."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.errors import DiskFull, RootNotWritable
+from storage.settings import settings
+
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths below ``root``. Building one touches no disk."""
+
+    root: Path
+
+    def blob(self, sha256: str, image_format: str) -> Path:
+        """Encoded bytes of a picture, by their digest."""
+        return self.root / "blobs" / sha256[:2] / sha256[2:4] / f"{sha256}.{EXTENSIONS[image_format]}"
+
+    def stage(self, stage: str, sha256: str) -> Path:
+        """The output of one stage, by its digest."""
+        return self.root / "stages" / stage / f"{sha256}.parquet"
+
+    def dataset(self, name: str) -> Path:
+        """Folder of a dataset: its ledger and its snapshots."""
+        return self.root / "datasets" / name
+
+    def snapshot(self, name: str, version: int) -> Path:
+        """Folder of one published version; it counts as published once ``snapshot.json`` lies in it."""
+        return self.dataset(name) / "snapshots" / f"{version:05d}"
+
+    def ledger(self, name: str, kind: str) -> Path:
+        """Folder of the append-only rows of one ``kind``."""
+        return self.dataset(name) / "ledger" / kind
+
+    def pack(self, digest: str) -> Path:
+        """Folder of photos decoded for training."""
+        return self.root / "packs" / digest
+
+    def run(self, run_id: str) -> Path:
+        """Folder of one training run."""
+        return self.root / "runs" / run_id
+
+    @property
+    def cache(self) -> Path:
+        """Prefect's records of task outputs."""
+        return self.root / "cache"
+
+    @property
+    def prefect(self) -> Path:
+        """Database and profile of the Prefect server that ``make ui`` and ``make demo`` start."""
+        return self.root / "prefect"
+
+    def check_writable(self) -> None:
+        """Create the root if need be; raises RootNotWritable if it cannot be written."""
+        probe = self.root / f".writable-{uuid.uuid4().hex}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise RootNotWritable(
+                f"the data root {str(self.root)!r} cannot be written ({error.strerror}): "
+                "make it writable, or set DARKROOM_ROOT to a folder that is"
+            ) from error
+
+
+def layout() -> Layout:
+    """The layout of this process's data root."""
+    return Layout(settings().root.absolute())
+
+
+@contextmanager
+def drafting(folder: Path) -> Iterator[Path]:
+    """A temporary file in ``folder`` that is gone when the block ends, unless it was renamed. Raises DiskFull."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        yield part
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFull(f"no space left in {str(folder)!r}: free some, or move DARKROOM_ROOT") from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes when it does not."""
+    with drafting(path.parent) as part:
+        yield part
+        os.replace(part, path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path``, whole or not at all."""
+    with replacing(path) as part:
+        part.write_bytes(data)

@@ -1,0 +1,97 @@
+"""Manifests: immutable Parquet files of rows, named by the digest of their bytes."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import ManifestMissing, SchemaMismatch
+from storage.layout import Layout, drafting
+from storage.records import SCHEMA_VERSION, SCHEMAS, FileRef, ManifestRef
+
+_ROW_GROUP = 200_000
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def conform(stage: str, table: pa.Table) -> pa.Table:
+    """``table`` with exactly the columns of ``stage``, in order and sorted by photo key; raises SchemaMismatch."""
+    schema = SCHEMAS[stage]
+    if set(table.column_names) != set(schema.names):
+        wrong = sorted(set(table.column_names) ^ set(schema.names))
+        raise SchemaMismatch(f"a {stage!r} manifest must have the columns {schema.names}; missing or foreign: {wrong}")
+    try:
+        table = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SchemaMismatch(f"a column of a {stage!r} manifest has the wrong type: {error}") from error
+    if "photo_id" in schema.names:
+        table = table.sort_by([("source", "ascending"), ("photo_id", "ascending")])
+    return table
+
+
+def write_parquet(path: Path, table: pa.Table, stage: str) -> None:
+    """Write ``table`` to ``path``, marked with its stage and schema version."""
+    marks = {b"darkroom.stage": stage.encode(), b"darkroom.schema_version": str(SCHEMA_VERSION).encode()}
+    pq.write_table(
+        table.replace_schema_metadata(marks), path, compression="zstd", row_group_size=_ROW_GROUP,
+        use_content_defined_chunking=True,
+    )  # fmt: skip
+
+
+def write(layout: Layout, stage: str, table: pa.Table) -> ManifestRef:
+    """Store ``table`` as a manifest of ``stage``. The same rows give the same reference, whatever their order."""
+    table = conform(stage, table)
+    with drafting(layout.root / "stages" / stage) as part:
+        write_parquet(part, table, stage)
+        digest, size_bytes = sha256_file(part), part.stat().st_size
+        os.replace(part, layout.stage(stage, digest))
+    return ManifestRef(stage=stage, sha256=digest, size_bytes=size_bytes, rows=table.num_rows)
+
+
+def write_rows(layout: Layout, stage: str, rows: Iterable[dict[str, Any]]) -> ManifestRef:
+    """Store ``rows`` (mappings by column name; a missing key is null) as a manifest of ``stage``."""
+    return write(layout, stage, pa.Table.from_pylist(list(rows), schema=SCHEMAS[stage]))
+
+
+def path(layout: Layout, ref: ManifestRef) -> Path:
+    """Where ``ref`` lies; raises ManifestMissing if it does not."""
+    found = layout.stage(ref.stage, ref.sha256)
+    if not found.is_file():
+        raise ManifestMissing(
+            f"the {ref.stage!r} manifest {ref.sha256[:12]} is gone from {str(layout.root)!r}: run again"
+        )
+    return found
+
+
+def read(layout: Layout, ref: ManifestRef, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of ``ref``."""
+    return pq.read_table(path(layout, ref), columns=None if columns is None else list(columns), partitioning=None)
+
+
+def read_file(file: Path) -> pa.Table:
+    """The rows of a Parquet file that is no stage output, such as one of a snapshot."""
+    return pq.read_table(file, partitioning=None)
+
+
+def read_all(layout: Layout, refs: Iterable[ManifestRef], columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of several manifests of one stage, one after the other. ``refs`` must not be empty."""
+    return pa.concat_tables([read(layout, ref, columns) for ref in refs])
+
+
+def intact(layout: Layout, ref: ManifestRef | FileRef) -> bool:
+    """Whether the file that ``ref`` names is there with the bytes it was written with."""
+    found = layout.root / ref.path if isinstance(ref, FileRef) else layout.stage(ref.stage, ref.sha256)
+    return found.is_file() and found.stat().st_size == ref.size_bytes and sha256_file(found) == ref.sha256
+
+
+def file_ref(layout: Layout, file: Path) -> FileRef:
+    """A reference to any file below the root."""
+    return FileRef(path=str(file.relative_to(layout.root)), sha256=sha256_file(file), size_bytes=file.stat().st_size)

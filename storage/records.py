@@ -1,0 +1,144 @@
+"""The rows that stages hand to each other, and the small references that flows pass around.
+
+Each stage writes the photo key (source, photo_id) and the columns that are its own; ``publish`` joins them.
+A reference is small, serialisable and names its bytes by digest, so it is also what a cache key is made of.
+"""
+
+from typing import Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+KEY = [("source", pa.string()), ("photo_id", pa.string())]
+MOMENT = pa.timestamp("us", tz="UTC")
+RENDITION = pa.struct([("label", pa.string()), ("url", pa.string())])
+
+LISTING = [
+    ("query_id", pa.string()), ("observed_at", MOMENT),
+    ("owner_id", pa.string()), ("owner_name", pa.string()), ("title", pa.string()), ("tags", pa.list_(pa.string())),
+    ("label", pa.string()), ("licence", pa.string()), ("licence_url", pa.string()), ("page_url", pa.string()),
+    ("image_url", pa.string()), ("size_label", pa.string()),
+    ("listed_width", pa.int32()), ("listed_height", pa.int32()),
+    ("uploaded_at", MOMENT), ("taken_at", MOMENT), ("latitude", pa.float64()), ("longitude", pa.float64()),
+    ("fallbacks", pa.list_(RENDITION)),  # smaller renditions, largest first, for when image_url is gone
+]  # fmt: skip
+DOWNLOAD = [("sha256", pa.string()), ("bytes", pa.int64()), ("format", pa.string()), ("download_reason", pa.string())]
+ATTEMPT = [
+    ("attempt", pa.int32()), ("fetched_at", MOMENT), ("fetched_url", pa.string()), ("fetched_label", pa.string()),
+    ("http_status", pa.int32()), ("next_try_at", MOMENT),
+]  # fmt: skip
+MEASURE = [
+    ("width", pa.int32()), ("height", pa.int32()),  # as stored in the file
+    ("exif_orientation", pa.int8()), ("long_px", pa.int32()), ("short_px", pa.int32()), ("aspect_milli", pa.int32()),
+    ("exif_make", pa.string()), ("exif_model", pa.string()), ("exif_software", pa.string()), ("exif_taken", MOMENT),
+    ("edit_tier", pa.string()), ("edit_evidence", pa.list_(pa.string())),
+    ("phash", pa.binary(32)), ("phash_orientations", pa.binary(256)),  # the eight hashes by EXIF value 1..8
+    ("sharpness", pa.float32()), ("brightness", pa.float32()), ("is_grey", pa.bool_()),
+    ("thumbnail", pa.binary(1024)),  # 32 x 32, grey, uint8, upright
+    ("measure_reason", pa.string()),
+]  # fmt: skip
+FILTER = [("filter_reason", pa.string())]
+ROTATE = [
+    ("blob", pa.string()), ("net_op", pa.int8()), ("landscape_turns", pa.int8()), ("rotate_reason", pa.string()),
+]  # fmt: skip
+DEDUP = [
+    ("duplicate_group", pa.string()), ("duplicate_of", pa.string()), ("distance_bits", pa.int16()),
+    ("dedup_reason", pa.string()),
+]  # fmt: skip
+SPLIT = [("group_id", pa.string()), ("split", pa.string()), ("split_reason", pa.string())]
+OWNER = [("owner_id", pa.string()), ("label", pa.string())]
+VERDICT = [("verdict", pa.bool_()), ("reason", pa.string()), ("reason_stage", pa.string())]
+
+_FACTS = [field for field in LISTING if field[0] not in {"query_id", "observed_at", "fallbacks"}]
+SCHEMAS: dict[str, pa.Schema] = {
+    "listings": pa.schema(KEY + LISTING),
+    "windows": pa.schema([
+        ("source", pa.string()), ("query_id", pa.string()), ("uploaded_after", MOMENT), ("uploaded_before", MOMENT),
+        ("asked_at", MOMENT), ("total", pa.int64()), ("unique", pa.int64()), ("pages", pa.int32()),
+        ("calls", pa.int32()),
+    ]),
+    "attempts": pa.schema(KEY + DOWNLOAD + ATTEMPT),
+    "wanted": pa.schema([*KEY, ("attempt", pa.int32()), ("renditions", pa.list_(RENDITION))]),
+    "held": pa.schema([*KEY, ("sha256", pa.string()), ("format", pa.string())]),
+    "owners": pa.schema(KEY + OWNER),
+    "facts": pa.schema(KEY + _FACTS + DOWNLOAD),
+    "measure": pa.schema([*KEY, ("sha256", pa.string()), ("format", pa.string()), *MEASURE]),
+    "filter": pa.schema(KEY + FILTER),
+    "rotate": pa.schema(KEY + ROTATE),
+    "dedup": pa.schema(KEY + DEDUP),
+    "split": pa.schema(KEY + SPLIT),
+    "selection": pa.schema([
+        *KEY,
+        ("owner_id", pa.string()), ("split", pa.string()), ("blob", pa.string()), ("format", pa.string()),
+        ("net_op", pa.int8()),
+    ]),
+    "publish": pa.schema(KEY + _FACTS + DOWNLOAD + MEASURE + FILTER + ROTATE + DEDUP + SPLIT + VERDICT),
+}  # fmt: skip
+
+
+class Record(BaseModel):
+    """A frozen, serialisable value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ManifestRef(Record):
+    """One Parquet file of one stage; ``Layout.stage(stage, sha256)`` is its path."""
+
+    stage: str
+    sha256: str
+    size_bytes: int
+    rows: int
+
+
+class SnapshotRef(Record):
+    """One published version of a dataset. ``counts``: photos by split, and rejected."""
+
+    dataset: str
+    version: int
+    uri: str
+    counts: dict[str, int]
+    is_new: bool = True
+
+
+class PackRef(Record):
+    """Photos of one snapshot decoded for training; ``sha256`` is that of its pack.json."""
+
+    digest: str
+    sha256: str
+    size_bytes: int
+    photos: dict[str, int]
+
+
+class FileRef(Record):
+    """A file below the data root, by its relative path and digest."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+class Figure(Record):
+    """One measured quantity, its 95 % interval and the trivial baseline it has to beat."""
+
+    name: str
+    label: str
+    value: float
+    low: float
+    high: float
+    baseline: float
+    baseline_label: str
+    better: Literal["higher", "lower"]
+    unit: str = ""
+    beats_baseline: bool
+
+
+class RunRef(Record):
+    """One training run and what it measured."""
+
+    run_id: str
+    uri: str
+    figures: list[Figure] = []

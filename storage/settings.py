@@ -1,0 +1,59 @@
+"""Settings from the environment. The only module of the product that reads it.
+
+======================== ==========================================================================
+``DARKROOM_ROOT``        where everything is kept (default: ``data`` beside this checkout)
+``FLICKR_API_KEY``       a Flickr API key: https://www.flickr.com/services/apps/create/
+``DARKROOM_FLICKR_URL``  Flickr's REST endpoint, or that of a stand-in
+``DARKROOM_IMAGE_HOSTS`` comma-separated hosts (``host`` or ``host:port``) that images may come from
+``DARKROOM_CONTACT``     an address for the User-Agent, so that a site can reach you
+``DARKROOM_DEVICE``      ``auto``, ``cpu`` or ``cuda``: where training runs
+``DARKROOM_THREADS``     CPU threads of a training process (default: all cores)
+``DARKROOM_FILES_URL``   where ``make ui`` serves reports and pictures to the browser
+======================== ==========================================================================
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """What a machine says of itself; what a dataset is stands in its flow parameter."""
+
+    model_config = SettingsConfigDict(env_prefix="DARKROOM_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    root: Path = CHECKOUT / "data"
+    flickr_api_key: SecretStr | None = Field(default=None, validation_alias="FLICKR_API_KEY")
+    flickr_url: str = "https://api.flickr.com/services/rest/"
+    image_hosts: str = "live.staticflickr.com"
+    contact: str = "https://github.com/darkroom"
+    files_url: str = "http://127.0.0.1:4280"
+    device: str = "auto"
+    threads: int | None = None
+
+    @property
+    def allowed_image_hosts(self) -> frozenset[str]:
+        """Hosts that an image may be fetched from, ``host`` or ``host:port``."""
+        return frozenset(host.strip() for host in self.image_hosts.split(",") if host.strip())
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once; ``settings.cache_clear()`` reads them again."""
+    return Settings()
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """This process's environment with ``changes``, for a process that it starts."""
+    return {**os.environ, **changes}
+
+
+def apply_environment(**changes: str) -> None:
+    """Change this process's environment, and what ``settings()`` says from now on."""
+    os.environ.update(changes)
+    settings.cache_clear()

@@ -1,0 +1,47 @@
+"""Measure a trained run: threshold chosen on val, test touched once, every figure with its baseline."""
+
+import json
+import logging
+from typing import Any
+
+from prefect import task
+
+from storage import manifest
+from storage.layout import layout
+from storage.records import Figure, FileRef, PackRef, Record
+from tasks import caching
+from tasks.fitting import run_fit
+from tasks.train import TrainedRun
+
+LOG = logging.getLogger(__name__)
+
+
+class EvaluatedRun(Record):
+    """What a run measured: ``evaluation`` is its evaluation.json, ``predictions`` one row per test sample."""
+
+    run_id: str
+    evaluation: FileRef
+    predictions: FileRef
+
+
+@task(**caching.stage("evaluate", retries=0))
+def evaluate(run: TrainedRun, pack: PackRef, recipe: dict[str, Any], seed: int) -> EvaluatedRun:
+    """Figures and predictions of ``run`` on the test photos of ``pack``."""
+    where = layout()
+    run_dir = where.run(run.run_id)
+    request = {"run_id": run.run_id, "pack_dir": str(where.pack(pack.digest)), "recipe": recipe, "seed": seed}
+    run_fit("evaluate", run_dir, request, lambda event: None)
+    return EvaluatedRun(
+        run_id=run.run_id,
+        evaluation=manifest.file_ref(where, run_dir / "evaluation.json"),
+        predictions=manifest.file_ref(where, run_dir / "predictions.parquet"),
+    )
+
+
+def figures(evaluation: FileRef) -> list[Figure]:
+    """The figures of an evaluation."""
+    text = (layout().root / evaluation.path).read_text()
+    return [
+        Figure.model_validate({k: v for k, v in each.items() if k in Figure.model_fields})
+        for each in json.loads(text)["figures"]
+    ]

@@ -1,0 +1,105 @@
+"""The training process: started, followed, ended and understood.
+
+Everything that needs a device runs as ``python -m models.fit RUN.json`` in a process of its own, so that its memory is
+always freed, a crash cannot take the worker along, and no flow has to import torch.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from storage.layout import write_bytes
+from storage.settings import child_environment, settings
+from tasks import errors
+
+GRACE_S = 30.0  # what a child gets to save its checkpoint after SIGTERM
+POLL_S = 0.2
+Follow = Callable[[dict[str, Any]], None]
+
+
+def run_fit(job: str, run_dir: Path, request: dict[str, Any], follow: Follow) -> None:
+    """Run one job of models.fit ("train", "evaluate"); ``follow`` gets each line of metrics.jsonl as it comes.
+
+    Raises the TrainingError that the child names. The child is ended if this call is, whatever ends it.
+    """
+    run_file, log_file = run_dir / f"{job}.run.json", run_dir / f"{job}.log"
+    request = {
+        "job": job,
+        "run_dir": str(run_dir),
+        "device": settings().device,
+        "threads": settings().threads,
+        **request,
+    }
+    write_bytes(run_file, json.dumps(request, indent=1).encode())
+    (run_dir / "error.json").unlink(missing_ok=True)
+    metrics = run_dir / "metrics.jsonl"
+    start = metrics.stat().st_size if metrics.exists() else 0
+    with log_file.open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "models.fit", str(run_file)], stdout=log, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, env=child_environment(),
+        )  # fmt: skip
+        try:
+            for event in _events(child, metrics, start):
+                follow(event)
+        finally:
+            end(child)
+    if child.returncode:
+        raise failure(run_dir, child.returncode, log_file)
+
+
+def _events(child: subprocess.Popen[bytes], metrics: Path, position: int) -> Iterator[dict[str, Any]]:
+    """Whole lines that the child appends to ``metrics``, until it has ended and all are read."""
+    while True:
+        ended = child.poll() is not None
+        if metrics.exists():
+            with metrics.open("rb") as stream:
+                stream.seek(position)
+                for line in stream:
+                    if not line.endswith(b"\n"):
+                        break
+                    position += len(line)
+                    yield json.loads(line)
+        if ended:
+            return
+        time.sleep(POLL_S)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End the child if it still runs: SIGTERM, the time to save a checkpoint, SIGKILL."""
+    if child.poll() is not None:
+        return
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def failure(run_dir: Path, code: int, log_file: Path) -> errors.DarkroomError:
+    """The error that a child with exit status ``code`` reported, as one of ours."""
+    try:
+        report = json.loads((run_dir / "error.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return errors.TrainingError(
+            f"the training process ended with {ended} and left no reason: read {str(log_file)!r}"
+        )
+    message, fields = report["message"], report.get("fields", {})
+    match report["type"]:
+        case "TrainingDiverged":
+            return errors.TrainingDiverged(message, step=fields.get("step"))
+        case "OutOfMemory":
+            return errors.OutOfMemory(message, batch_size=fields.get("batch_size"))
+        case "ConstantOutputs":
+            return errors.ConstantOutputs(message)
+        case "ConfigError" | "DeviceMissing":
+            return errors.ConfigError(message)
+        case _:
+            return errors.TrainingError(message)

@@ -1,0 +1,108 @@
+"""Decode the photos of a snapshot once, to what training needs: upright uint8 frames of one size, a file a split.
+
+The folder that results is what ``models/loader.py`` reads; its format is described there.
+"""
+
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from prefect import task
+
+from storage import blobs, manifest
+from storage.layout import Layout, layout
+from storage.records import SPLITS, ManifestRef, PackRef
+from tasks import caching, imaging
+from tasks.errors import TooFewPhotos
+
+MIN_PHOTOS = {"train": 32, "val": 8, "test": 8}
+THREADS = max(2, os.cpu_count() or 2)
+READ_AHEAD = 64  # decoded frames held in memory at a time
+LOG = logging.getLogger(__name__)
+
+
+def check_enough(counts: dict[str, int], what: str) -> None:
+    """Raise TooFewPhotos unless every split has the photos that training and an honest evaluation need."""
+    short = {split: least for split, least in MIN_PHOTOS.items() if counts.get(split, 0) < least}
+    if short:
+        have = ", ".join(f"{counts.get(split, 0):,} in {split}" for split in SPLITS)
+        need = ", ".join(f"{least:,} in {split}" for split, least in short.items())
+        raise TooFewPhotos(
+            f"{what} has {have}: too few to train on, which takes at least {need}. "
+            "Widen its queries or its filter, refresh, and train again"
+        )
+
+
+def frame(where: Layout, row: dict[str, Any], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """The photo of ``row`` (blob, format, net_op), upright, resized to (height, width, 3) RGB whatever its aspect."""
+    data = blobs.get(where, row["blob"], row["format"])
+    pixels = imaging.decode_upright(data, row["net_op"], min_height=height, min_width=width)
+    return imaging.resize_area(pixels, height, width)
+
+
+@task(**caching.stage("pack"))
+def pack(selection: ManifestRef, frame_height: int, frame_width: int) -> PackRef:
+    """Frames of all photos of ``selection``, as uint8 (photos, frame_height, frame_width, 3) by split."""
+    where = layout()
+    inputs = {"selection": selection, "frame_height": frame_height, "frame_width": frame_width}
+    digest = caching.digest("pack", inputs)
+    folder = where.pack(digest)
+    draft = folder.with_name(f".{digest}.{uuid.uuid4().hex}.part")
+    draft.mkdir(parents=True)
+    try:
+        rows = manifest.read(where, selection)
+        size = (frame_height, frame_width)
+        splits: dict[str, Any] = {split: _write_split(where, draft, split, rows, size) for split in SPLITS}
+        card = {"version": 1, "frame_height": frame_height, "frame_width": frame_width, "splits": splits}
+        (draft / "pack.json").write_text(json.dumps(card, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or the cache would have served it
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    photos = {split: facts["photos"] for split, facts in splits.items()}
+    counts = " ".join(f"{split}={n}" for split, n in photos.items())
+    LOG.info("packed %s at %dx%d", counts, frame_width, frame_height)
+    return pack_ref(folder, digest, photos)
+
+
+def pack_ref(folder: Path, digest: str, photos: dict[str, int]) -> PackRef:
+    """A reference to the pack in ``folder``."""
+    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    return PackRef(
+        digest=digest, sha256=manifest.sha256_file(folder / "pack.json"), size_bytes=size_bytes, photos=photos
+    )
+
+
+def _write_split(where: Layout, folder: Path, split: str, rows: pa.Table, size: tuple[int, int]) -> dict[str, Any]:
+    """Write ``<split>.npy`` and ``<split>.parquet`` of frames of ``size`` (height, width); their entry of pack.json."""
+    chosen = rows.filter(pc.equal(rows["split"], split))
+    frames_file, rows_file = folder / f"{split}.npy", folder / f"{split}.parquet"
+    shape = (chosen.num_rows, *size, 3)
+    frames = np.lib.format.open_memmap(frames_file, mode="w+", dtype=np.uint8, shape=shape)
+    for index, pixels in enumerate(_frames(where, chosen, *size)):
+        frames[index] = pixels
+    frames.flush()
+    pq.write_table(chosen.select(["source", "photo_id", "owner_id"]).replace_schema_metadata(None), rows_file)
+    return {
+        "photos": chosen.num_rows, "frames": frames_file.name, "rows": rows_file.name,
+        "frames_sha256": manifest.sha256_file(frames_file), "rows_sha256": manifest.sha256_file(rows_file),
+    }  # fmt: skip
+
+
+def _frames(where: Layout, rows: pa.Table, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """The frames of ``rows`` in order, decoded on threads, READ_AHEAD at a time."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, rows.num_rows, READ_AHEAD):
+            batch = rows.slice(start, READ_AHEAD).to_pylist()
+            yield from pool.map(lambda row: frame(where, row, height, width), batch)

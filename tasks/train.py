@@ -1,0 +1,61 @@
+"""Train a recipe on a pack, in a process of its own. The run's id is its cache key, so another try resumes the run."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from storage import manifest
+from storage.layout import layout
+from storage.records import FileRef, PackRef, Record
+from tasks import caching
+from tasks.fitting import run_fit
+
+LOG = logging.getLogger(__name__)
+
+
+class TrainedRun(Record):
+    """A finished training: ``card`` is its train.json, ``weights`` the best checkpoint's."""
+
+    run_id: str
+    card: FileRef
+    weights: FileRef
+
+
+def run_id_of(pack: PackRef, recipe: dict[str, Any], seed: int) -> str:
+    """The id of a run: a digest of what goes into it and of the code that makes it."""
+    return caching.digest("train", {"pack": pack, "recipe": recipe, "seed": seed})[:16]
+
+
+def best_weights(checkpoints: Path) -> Path:
+    """The weights of the epoch that did best on val; ``models/checkpoint.py`` describes the folder."""
+    best = str(json.loads((checkpoints / "index.json").read_text())["best"])
+    return checkpoints / best / "weights.safetensors"
+
+
+@task(**caching.stage("train", retries=0))
+def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
+    """Train ``recipe`` (as plain data) on ``pack``; progress goes into the log and a live artifact."""
+    where = layout()
+    run_id = run_id_of(pack, recipe, seed)
+    run_dir = where.run(run_id)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    artifact = create_progress_artifact(0.0, key=f"training-{run_id}", description=f"{recipe['name']}, run {run_id}")
+
+    def follow(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch":
+            LOG.info(
+                "epoch %d of %d: loss %.4f, val %.4f", event["epoch"], event["epochs"], event["loss"], event["val_loss"]
+            )
+            update_progress_artifact(artifact, progress=100.0 * event["epoch"] / event["epochs"])  # type: ignore[arg-type]
+
+    request = {"run_id": run_id, "pack_dir": str(where.pack(pack.digest)), "recipe": recipe, "seed": seed}
+    run_fit("train", run_dir, request, follow)
+    return TrainedRun(
+        run_id=run_id,
+        card=manifest.file_ref(where, run_dir / "train.json"),
+        weights=manifest.file_ref(where, best_weights(run_dir / "checkpoint")),
+    )

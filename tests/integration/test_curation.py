@@ -1,0 +1,151 @@
+"""Measure, filter, rotate, dedup and split joined, over real files and real Parquet."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage import blobs, manifest
+from storage.layout import Layout
+from storage.records import ManifestRef
+from tasks import imaging
+from tasks.dedup import DedupRules, dedup
+from tasks.errors import BlobCorrupt
+from tasks.filter import FilterRules, filter_photos
+from tasks.measure import measure
+from tasks.rotate import rotate
+from tasks.split import SplitRules, split
+
+RULES = FilterRules(min_long_px=90, min_short_px=40)
+
+
+def clouds(seed: int, width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)).resize((width, height), 3)
+        for cells in (3, 6, 12)
+    ]
+    return Image.fromarray(np.mean([np.asarray(layer, dtype=float) for layer in layers], axis=0).astype(np.uint8))
+
+
+def file(image: Image.Image, image_format: str = "JPEG", orientation: int = 1) -> bytes:
+    out, block = io.BytesIO(), Image.Exif()
+    block[0x0112] = orientation
+    image.save(out, image_format, exif=block)
+    return out.getvalue()
+
+
+LANDSCAPE = file(clouds(0, 240, 160))
+FILES: dict[str, tuple[bytes, str]] = {
+    "copy": (LANDSCAPE, "JPEG"),
+    "landscape": (LANDSCAPE, "JPEG"),
+    "other": (file(clouds(4, 120, 80)), "JPEG"),
+    "portrait": (file(clouds(1, 160, 240), orientation=3), "JPEG"),
+    "repost": (file(clouds(0, 240, 160).resize((180, 120)), "PNG"), "PNG"),
+    "small": (file(clouds(2, 60, 40)), "JPEG"),
+    "square": (file(clouds(3, 96, 96)), "JPEG"),
+    "truncated": (LANDSCAPE[:-2000], "JPEG"),
+    "unaligned": (file(clouds(5, 122, 183)), "JPEG"),
+}
+OWNERS = {"copy": "ann", "landscape": "bob", "portrait": "cid", "repost": "dan", "other": "eve"}
+
+
+def held(root: Layout, names: list[str]) -> ManifestRef:
+    """The files ``names`` as a shard of held photos."""
+    rows = [
+        {"source": "s", "photo_id": name, "format": FILES[name][1], "sha256": blobs.put(root, *FILES[name])}
+        for name in names
+    ]
+    return manifest.write_rows(root, "held", rows)
+
+
+def owners(root: Layout) -> ManifestRef:
+    rows = [{"source": "s", "photo_id": name, "owner_id": owner} for name, owner in OWNERS.items()]
+    return manifest.write_rows(root, "owners", rows)
+
+
+def rows_of(root: Layout, *refs: ManifestRef) -> dict[str, dict[str, Any]]:
+    return {row["photo_id"]: row for row in manifest.read_all(root, refs).to_pylist()}
+
+
+@pytest.fixture
+def measured(root: Layout) -> list[ManifestRef]:
+    """Two shards of measures."""
+    names = sorted(FILES)
+    return [measure.fn(held(root, names[:4])), measure.fn(held(root, names[4:]))]
+
+
+def test_every_photo_has_a_row_and_every_rejected_one_its_reason(root: Layout, measured: list[ManifestRef]) -> None:
+    """Measure and filter drop no row; a damaged photo is a row with a reason and nothing else."""
+    rows = rows_of(root, *measured)
+    assert set(rows) == set(FILES)
+    broken = rows["truncated"]
+    assert broken["measure_reason"] == "truncated"
+    assert {name for name, value in broken.items() if value is not None} == {
+        "source", "photo_id", "sha256", "format", "measure_reason",
+    }  # fmt: skip
+    reasons = {name: row["filter_reason"] for name, row in rows_of(root, filter_photos.fn(measured, RULES)).items()}
+    assert {name: reason for name, reason in reasons.items() if reason} == {
+        "small": "too_small",
+        "square": "wrong_aspect",
+    }
+    assert set(reasons) == set(FILES)
+
+
+def test_turned_blobs_decode_as_the_plan_says(root: Layout, measured: list[ManifestRef]) -> None:
+    """Each kept photo's blob, read with its net_op, is the upright picture turned by its landscape_turns."""
+    rotated = rows_of(root, *(rotate.fn(ref, "landscape") for ref in measured))
+    assert rotated["truncated"] == {
+        "source": "s", "photo_id": "truncated", "blob": None, "net_op": None, "landscape_turns": None,
+        "rotate_reason": None,
+    }  # fmt: skip
+    photos = rows_of(root, *measured)
+    for name, row in rotated.items():
+        if row["blob"] is not None:
+            data = blobs.get(root, row["blob"], FILES[name][1])
+            got = imaging.decode_upright(data, row["net_op"])
+            upright = imaging.decode_upright(FILES[name][0], photos[name]["exif_orientation"])
+            assert np.abs(got.astype(int) - np.rot90(upright, row["landscape_turns"])).mean() < 1
+            assert got.shape[1] >= got.shape[0]
+    assert rotated["portrait"]["landscape_turns"] in {1, 3}
+    assert rotated["portrait"]["net_op"] == 1
+    assert rotated["portrait"]["blob"] != photos["portrait"]["sha256"]
+    assert rotated["unaligned"]["net_op"] in {6, 8}
+    assert rotated["unaligned"]["blob"] == photos["unaligned"]["sha256"]
+
+
+def test_copies_are_grouped_and_owners_are_not_welded_together(root: Layout, measured: list[ManifestRef]) -> None:
+    """Copies by other owners point at the one that is kept, and only its owner names the group of the split."""
+    judged = filter_photos.fn(measured, RULES)
+    deduped = dedup.fn(measured, judged, owners(root), DedupRules())
+    rows = rows_of(root, deduped)
+    assert set(rows) == {"copy", "landscape", "other", "portrait", "repost", "unaligned"}
+    assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
+        "landscape": "s/copy", "repost": "s/copy",
+    }  # fmt: skip
+    given = rows_of(root, split.fn(deduped, owners(root), SplitRules()))
+    assert {name: row["group_id"] for name, row in given.items()} == {
+        "copy": "owner:s/ann", "other": "owner:s/eve", "portrait": "owner:s/cid", "unaligned": "photo:s/unaligned",
+    }  # fmt: skip
+
+
+def test_the_same_inputs_give_the_same_references(root: Layout, measured: list[ManifestRef]) -> None:
+    """Every stage is a function of its inputs: the bytes of its output are the same in any order of shards."""
+    assert [measure.fn(held(root, sorted(FILES)[:4])), measured[1]] == measured
+    judged = filter_photos.fn(measured, RULES)
+    assert filter_photos.fn(measured[::-1], RULES) == judged
+    deduped = dedup.fn(measured, judged, owners(root), DedupRules())
+    assert dedup.fn(measured[::-1], judged, owners(root), DedupRules()) == deduped
+    assert [rotate.fn(ref, "landscape") for ref in measured] == [rotate.fn(ref, "landscape") for ref in measured]
+
+
+def test_a_damaged_blob_is_our_fault_and_raises(root: Layout) -> None:
+    """Bytes that are not those that were kept end the run; they are no property of the photo."""
+    data = file(clouds(9, 48, 32))
+    sha256 = blobs.put(root, data, "JPEG")
+    ref = manifest.write_rows(root, "held", [{"source": "s", "photo_id": "x", "format": "JPEG", "sha256": sha256}])
+    root.blob(sha256, "JPEG").write_bytes(data[:-1])
+    with pytest.raises(BlobCorrupt, match=sha256[:12]):
+        measure.fn(ref)

@@ -1,0 +1,128 @@
+"""Card and attribution say what the numbers say, and hostile text stays text in Markdown, YAML and spreadsheets."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from storage.records import SCHEMAS
+from tasks import card
+
+FACTS = {
+    "dataset": "crops", "version": 2, "parent": 1, "rules": {"queries": [{"text": "```\n# evil"}]}, "joined": "ab",
+    "counts": {"train": 2, "val": 0, "test": 1, "rejected": 1}, "reasons": {"filter/too_small": 1},
+    "code_version": "0.1.0", "created_at": "2026-01-02T03:04:05+00:00",
+}  # fmt: skip
+
+
+def joined(*changes: dict[str, Any]) -> pa.Table:
+    """Joined rows, one for each of ``changes``."""
+    plain = dict.fromkeys(SCHEMAS["publish"].names) | {
+        "source": "flickr", "owner_id": "1@N00", "owner_name": "Ann", "title": "Harbour", "licence": "CC BY 2.0",
+        "licence_url": "https://creativecommons.org/licenses/by/2.0/", "page_url": "https://photos.example/1",
+        "verdict": True, "split": "train", "sha256": "aa", "blob": "aa", "net_op": 1, "landscape_turns": 0,
+        "bytes": 1000, "long_px": 1500, "short_px": 1000,
+    }  # fmt: skip
+    rows = [plain | {"photo_id": str(index)} | change for index, change in enumerate(changes)]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["publish"])
+
+
+def credits(table: pa.Table) -> list[dict[str, str]]:
+    """The rows of the attribution, read back."""
+    return list(csv.DictReader(io.StringIO(card.attribution(table))))
+
+
+def test_attribution_has_every_kept_photo_and_no_other() -> None:
+    """One row for each kept photo, with title, author, source, licence and its link."""
+    rows = credits(joined({}, {"verdict": False}, {"title": None, "owner_name": None, "licence": None}))
+    assert [row["photo_id"] for row in rows] == ["0", "2"]
+    assert rows[0]["author"] == "Ann"
+    assert rows[0]["licence_url"] == "https://creativecommons.org/licenses/by/2.0/"
+    assert (rows[1]["title"], rows[1]["author"], rows[1]["licence"]) == ("untitled", "1@N00", "unstated")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, "none"),
+        ({"landscape_turns": 1, "net_op": 8}, "turned 90° counter-clockwise"),
+        ({"landscape_turns": 3, "blob": "bb"}, "turned 90° clockwise"),
+        ({"blob": "bb"}, "turned upright"),
+    ],
+)
+def test_changes_are_stated(row: dict[str, Any], said: str) -> None:
+    """A turn is a change and is named with its direction; an untouched photo says none."""
+    assert credits(joined(row))[0]["changes"] == said
+
+
+@pytest.mark.parametrize("title", ["=1+1", "+1", "-1", "@SUM(A1)", " \t=cmd|' /C calc'!A0", "\r=1", "＝1"])
+def test_a_spreadsheet_runs_nothing(title: str) -> None:
+    """What would be a formula stands behind an apostrophe, on one line."""
+    shown = credits(joined({"title": title}))[0]["title"]
+    assert shown.startswith("'")
+    assert not set(shown) & set("\r\n\t")
+
+
+def test_ordinary_text_is_left_alone() -> None:
+    """Quotes, commas and other scripts come back as they were."""
+    title = 'A "good" day, 浮世絵 = Ukiyo-e'
+    assert credits(joined({"title": title}))[0]["title"] == title
+
+
+def test_header_is_what_the_hub_reads() -> None:
+    """The YAML block lists the licences by the Hub's names, the size, and the splits that have photos."""
+    by_sa = {"licence": "CC BY-NC-SA 4.0", "licence_url": "https://creativecommons.org/licenses/by-nc-sa/4.0/"}
+    text = card.dataset_card(
+        joined({}, by_sa, {"licence": "All Rights Reserved", "licence_url": "https://x.example"}), FACTS
+    )
+    fields = dict(line.split(": ", 1) for line in text.split("---\n")[1].splitlines())
+    assert json.loads(fields["license"]) == ["cc-by-2.0", "cc-by-nc-sa-4.0", "other"]
+    assert json.loads(fields["size_categories"]) == ["n<1K"]
+    files = json.loads(fields["configs"])[0]["data_files"]
+    assert [each["path"] for each in files] == ["train.parquet", "test.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "spelled"),
+    [
+        ("CC0 1.0", "", "cc0-1.0"), ("CC BY-SA 2.0", "", "other"), ("CC-BY-SA-3.0", None, "cc-by-sa-3.0"),
+        ("Attribution", "https://creativecommons.org/licenses/by/2.0/", "cc-by-2.0"), (None, None, "unknown"),
+    ],
+)  # fmt: skip
+def test_licences_have_the_names_of_the_hub(name: str | None, url: str | None, spelled: str) -> None:
+    """Creative Commons names become identifiers; whatever is not on the list is other."""
+    assert card.hub_licence(name, url) == spelled
+
+
+def test_card_answers_from_the_numbers() -> None:
+    """Counts by split and reason, the configuration, sizes and turns stand in the card."""
+    text = card.dataset_card(joined({}, {"blob": "bb"}, {"net_op": 8, "split": "test"}, {"verdict": False}), FACTS)
+    assert "3 photographs, kept of 4 found." in text
+    assert "| train | 2 |" in text
+    assert "| rejected | 1 |" in text
+    assert "1 files were turned without re-encoding, and 1 photos are to be turned when they are read" in text
+    assert "1 owners and 0 duplicate groups have photos in more than one of them." in text
+    assert card.FLICKR_NOTICE in text
+
+
+def test_notice_is_given_for_flickr_alone() -> None:
+    """A dataset without photos of Flickr does not mention it."""
+    assert "SmugMug" not in card.dataset_card(joined({"source": "folder"}), FACTS)
+
+
+def test_hostile_text_cannot_leave_its_place() -> None:
+    """A query cannot close its code block, a licence cannot add HTML, a link or a table row."""
+    text = card.dataset_card(joined({"licence": "<img src=x>\n| [a](http://b) |", "label": "`x`"}), FACTS)
+    assert text.count("```") == 4
+    assert not [part for part in ("<img", "\n| [a]", "](http") if part in text]
+
+
+def test_a_dataset_of_nothing_has_a_card() -> None:
+    """No photo, no owner, no date: the card still says so."""
+    empty = FACTS | {"counts": {"train": 0, "val": 0, "test": 0, "rejected": 0}, "reasons": {}}
+    text = card.dataset_card(SCHEMAS["publish"].empty_table(), empty)
+    assert "0 photographs, kept of 0 found." in text
+    assert "No photo was turned away." in text

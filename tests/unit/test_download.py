@@ -1,0 +1,133 @@
+"""Which bytes count as a photo, when to try again, and when a whole batch is nobody's."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from storage.layout import Layout
+from tasks.download import PHOTOS_TO_BLAME_HOST, check_reached, climb, fetch, judge, next_try_at, opted_out
+from tasks.errors import SourceUnavailable
+from tasks.web import Answer
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def picture(image_format: str = "JPEG") -> bytes:
+    stream = BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(stream, image_format)
+    return stream.getvalue()
+
+
+def good(body: bytes = b"", content_type: str = "image/jpeg", url: str = "https://h/1.jpg") -> Answer:
+    return Answer(url, "ok", 200, {"Content-Type": content_type}, body)
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempt", "after"),
+    [
+        (None, 0, None), ("opted_out", 0, None), ("forbidden_host", 3, None), ("too_large", 0, None),
+        ("too_many_pixels", 0, None), ("rate_limited", 0, 0 * DAY), ("unavailable", 9, 0 * DAY), ("gone", 0, 30 * DAY),
+        ("denied", 5, 30 * DAY), ("no_image_url", 0, 30 * DAY), ("truncated", 0, DAY), ("truncated", 1, 2 * DAY),
+        ("empty", 4, 16 * DAY), ("html", 5, 30 * DAY), ("corrupt", 500, 30 * DAY), ("not_an_image", 2, 4 * DAY),
+    ],
+)  # fmt: skip
+def test_the_next_try_depends_on_the_reason(reason: str | None, attempt: int, after: timedelta | None) -> None:
+    """At once what may pass, ever more rarely what is broken, monthly what is gone, never what is not wanted."""
+    assert next_try_at(reason, attempt, NOW) == (None if after is None else NOW + after)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "image_format"),
+    [
+        (good(picture()), None, "JPEG"),
+        (good(picture("PNG")), None, "PNG"),
+        (good(picture("WEBP"), "application/octet-stream"), None, "WEBP"),
+        (good(b""), "empty", None),
+        (good(b"", "text/html"), "empty", None),
+        (good(b"<!DOCTYPE html><html>", "image/jpeg"), "html", None),
+        (good(b"Sorry", "text/html; charset=utf-8"), "html", None),
+        (good(picture()[:-200]), "truncated", None),
+        (good(b"%PDF-1.7 something else"), "not_an_image", None),
+        (Answer("https://h/1.jpg", "gone", 404), "gone", None),
+        (Answer("https://h/1.jpg", "truncated", 200), "truncated", None),
+        (Answer("https://h/1.jpg", "opted_out", 200), "opted_out", None),
+        (good(picture(), url="https://h/photo_unavailable_l.png"), "gone", None),
+        (Answer("https://elsewhere/photo_unavailable.png", "forbidden_host"), "gone", None),
+    ],
+)
+def test_the_bytes_decide(answer: Answer, reason: str | None, image_format: str | None) -> None:
+    """Names and declared types may lie; what does not decode to the end is no photo."""
+    fetched = judge(answer)
+    assert (fetched.reason, fetched.format) == (reason, image_format)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_out"),
+    [
+        ("noai", True), ("noindex, NoImageAI", True), ("somebot: noimageai", True), ("noindex", False), ("none", False),
+        ("", False), ("anoai", False),
+    ],
+)  # fmt: skip
+def test_opting_out_is_respected(value: str, is_out: bool) -> None:
+    """noai and noimageai, whichever robot they are addressed to; a search engine's rules are not ours."""
+    assert opted_out({"X-Robots-Tag": value}) == ("opted_out" if is_out else None)
+
+
+class Site:
+    """Answers a script for each URL, and remembers what was asked."""
+
+    def __init__(self, **script: list[Answer]) -> None:
+        self.script = script
+        self.asked: list[str] = []
+
+    def __call__(self, url: str) -> Answer:
+        self.asked.append(url)
+        return self.script[url].pop(0)
+
+
+RUNGS = [{"label": "Original", "url": "o"}, {"label": "Large", "url": "l"}]
+GONE = Answer("https://h/1", "gone", 404)
+
+
+@pytest.mark.parametrize(
+    ("site", "asked", "label", "reason"),
+    [
+        (lambda: Site(o=[good(picture())]), ["o"], "Original", None),
+        (lambda: Site(o=[GONE], l=[good(picture())]), ["o", "l"], "Large", None),
+        (lambda: Site(o=[GONE], l=[GONE]), ["o", "l"], "Large", "gone"),
+        (lambda: Site(o=[Answer("https://h/1", "denied", 403)]), ["o"], "Original", "denied"),
+        (lambda: Site(o=[good(b""), good(picture())]), ["o", "o"], "Original", None),
+        (lambda: Site(o=[good(b""), good(b"")]), ["o", "o"], "Original", "empty"),
+        (lambda: Site(o=[good(b""), GONE], l=[good(picture())]), ["o", "o", "l"], "Large", None),
+        (lambda: Site(o=[Answer("https://h/1", "unavailable")]), ["o"], "Original", "unavailable"),
+    ],
+)
+def test_the_ladder_is_climbed_down(site: Callable[[], Site], asked: list[str], label: str, reason: str | None) -> None:
+    """Only what is gone leads to the next smaller size; broken bytes are asked for once more, and no more."""
+    answers = site()
+    rendition, fetched = climb(RUNGS, answers)
+    assert (answers.asked, rendition["label"], fetched.reason) == (asked, label, reason)
+
+
+def test_a_photo_without_a_url_is_a_row_with_a_reason(where: Layout) -> None:
+    """Nothing is asked for, and the row says why."""
+    wanted = {"source": "flickr", "photo_id": "1", "attempt": 0, "renditions": []}
+    assert fetch(wanted, Site(), where)["download_reason"] == "no_image_url"
+
+
+def attempt(reason: str | None) -> dict[str, str | None]:
+    return {"download_reason": reason, "fetched_url": "https://live.staticflickr.com/1/2_o.jpg"}
+
+
+def test_only_a_batch_without_any_answer_is_an_error() -> None:
+    """A site that gives nothing at all is named with the remedy; one answer, even a refusal, makes rows of all."""
+    with pytest.raises(SourceUnavailable, match=r"none of 8 photos.*live\.staticflickr\.com"):
+        check_reached([*[attempt("unavailable")] * PHOTOS_TO_BLAME_HOST, attempt("no_image_url")])
+    check_reached([*[attempt("unavailable")] * PHOTOS_TO_BLAME_HOST, attempt("gone")])
+    check_reached([attempt("unavailable")] * (PHOTOS_TO_BLAME_HOST - 1))
+    check_reached([attempt("no_image_url")])
+    check_reached([])

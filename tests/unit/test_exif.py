@@ -1,0 +1,109 @@
+"""What a picture file says about itself."""
+
+import io
+import struct
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tasks import exif
+
+
+def tagged(image_format: str, **tags: object) -> bytes:
+    """A small picture with EXIF: orientation, make, model, software, taken, offset."""
+    block = Image.Exif()
+    numbers = {"orientation": 0x0112, "make": 0x010F, "model": 0x0110, "software": 0x0131}
+    for name, number in numbers.items():
+        if name in tags:
+            block[number] = tags[name]
+    details = block.get_ifd(0x8769)
+    if "taken" in tags:
+        details[0x9003] = tags["taken"]
+    if "offset" in tags:
+        details[0x9011] = tags["offset"]
+    out = io.BytesIO()
+    Image.new("RGB", (32, 16), "green").save(out, image_format, exif=block)
+    return out.getvalue()
+
+
+def tiff(entries: list[tuple[int, int, int, bytes]], order: str = "<") -> bytes:
+    """A JPEG with one hand-made directory of (tag, type, count, four bytes of value)."""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    rows = b"".join(struct.pack(order + "HHI", *entry[:3]) + entry[3] for entry in entries)
+    block = b"Exif\0\0" + head + struct.pack(order + "H", len(entries)) + rows + bytes(4)
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(block) + 2) + block + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_facts_are_read_from_every_container(image_format: str) -> None:
+    """Orientation, camera, software and time come from JPEG, PNG and WEBP alike; the time is in UTC."""
+    data = tagged(
+        image_format, orientation=8, make="NIKON", model="D40 ", software="Ver.1.10",
+        taken="2010:05:23 10:22:42", offset="+02:00",
+    )  # fmt: skip
+    taken = datetime(2010, 5, 23, 8, 22, 42, tzinfo=UTC)
+    assert exif.exif(data) == exif.ExifFacts(8, "NIKON", "D40", "Ver.1.10", taken)
+
+
+@pytest.mark.parametrize("text", ["0000:00:00 00:00:00", "2010:02:31 10:00:00", "yesterday", "    :  :     :  :  "])
+def test_an_impossible_time_is_none(text: str) -> None:
+    """A clock that was never set is no time; a missing offset counts as UTC."""
+    assert exif.exif(tagged("JPEG", taken=text)).taken is None
+    assert exif.exif(tagged("JPEG", taken="2010:05:23 10:22:42")).taken == datetime(2010, 5, 23, 10, 22, 42, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("value", "wanted"), [(1, 1), (6, 6), (8, 8), (0, 1), (9, 1), (65535, 1)])
+def test_an_invalid_orientation_is_upright(order: str, value: int, wanted: int) -> None:
+    """Both byte orders are read; a value outside of 1..8 means 1."""
+    packed = struct.pack(order + "HH", value, 0)
+    assert exif.exif(tiff([(0x0112, 3, 1, packed)], order)).orientation == wanted
+
+
+def test_entries_that_point_outside_do_not_exist() -> None:
+    """A huge count, a far offset and an unknown type cost only themselves."""
+    near, far = struct.pack("<I", 0), struct.pack("<I", 2**32 - 1)
+    data = tiff([(0x010F, 2, 2**32 - 1, near), (0x0110, 2, 40, far), (0x0131, 99, 4, far), (0x0112, 3, 1, b"\3\0\0\0")])
+    assert exif.exif(data) == exif.ExifFacts(orientation=3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GIF89a", b"\xff\xd8\xff\xe1\xff\xff", b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffeXIf"]
+)
+def test_a_file_without_exif_has_no_facts(data: bytes) -> None:
+    """Absent and cut-off blocks read as nothing."""
+    assert exif.exif(data) == exif.ExifFacts()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_resetting_the_orientation_changes_nothing_else(orientation: int) -> None:
+    """The patched JPEG is as long, differs in one byte at most, and reads as upright with all other facts."""
+    data = tagged("JPEG", orientation=orientation, make="Canon", taken="2010:05:23 10:22:42")
+    patched = exif.reset_orientation(data)
+    assert len(patched) == len(data)
+    assert sum(a != b for a, b in zip(data, patched, strict=True)) == (orientation != 1)
+    assert exif.exif(patched) == exif.exif(data)._replace(orientation=1)
+
+
+def test_real_exif_is_read_without_a_word(shared: Path) -> None:
+    """All 61 files read without an error or a warning, three broken ones among them."""
+    files = {path.name: exif.exif(path.read_bytes()) for path in sorted((shared / "exif").glob("*.jpg"))}
+    assert len(files) == 61
+    for value in range(1, 9):
+        assert files[f"f{value}-exif.jpg"].orientation == value
+    assert files["has-lens-info.jpg"].model == "iPhone 4S"
+    assert files["infinite_loop_exif.jpg"].software == "Adobe Photoshop CS2 Macintosh"
+    assert sum(facts.make is not None for facts in files.values()) == 51
+    assert len({facts.make for facts in files.values()}) > 20
+
+
+def test_facts_agree_with_pillow_on_real_files(shared: Path) -> None:
+    """Camera and software of real photographs are what Pillow reads."""
+    for path in sorted((shared / "photos").glob("*/*.webp"))[::8]:
+        with Image.open(path) as image:
+            theirs = image.getexif()
+        ours = exif.exif(path.read_bytes())
+        for mine, tag in ((ours.make, 0x010F), (ours.model, 0x0110), (ours.software, 0x0131)):
+            assert mine == (str(theirs.get(tag, "")).split("\0")[0].strip() or None)

@@ -1,0 +1,73 @@
+"""Filter rules at their edges."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tasks import measure
+from tasks.filter import FilterRules, judge
+
+
+@pytest.mark.parametrize(
+    ("long_px", "short_px", "reason"),
+    [
+        (1500, 1000, None),
+        (1440, 960, None),
+        (1439, 960, "too_small"),
+        (1440, 719, "too_small"),
+        (1520, 1000, None),  # 1.52: the very edge
+        (1521, 1000, "wrong_aspect"),
+        (1480, 1000, None),  # 1.48
+        (1479, 1000, "wrong_aspect"),
+        (152_000_001, 100_000_000, "wrong_aspect"),
+    ],
+)
+def test_the_edge_of_a_rule_is_kept(long_px: int, short_px: int, reason: str | None) -> None:
+    """Exactly the minimum and exactly the tolerance pass; one pixel beyond does not."""
+    assert judge(long_px, short_px, "unknown", FilterRules()) == reason
+
+
+def test_rules_can_be_switched_off() -> None:
+    """No aspect and minima of 1 keep every photo; edits count only if asked."""
+    anything = FilterRules(min_long_px=1, min_short_px=1, aspect=None)
+    assert judge(1, 1, "edited", anything) is None
+    assert judge(9000, 1, "edited", anything) is None
+    strict = anything.model_copy(update={"reject_edited": True})
+    assert judge(9, 6, "edited", strict) == "edited"
+    assert [judge(9, 6, tier, strict) for tier in ("developed", "unknown", "camera_original")] == [None] * 3
+
+
+def test_the_first_rule_that_fails_names_the_reason() -> None:
+    """Size goes before shape, shape before edits."""
+    rules = FilterRules(reject_edited=True)
+    assert judge(10, 10, "edited", rules) == "too_small"
+    assert judge(2000, 2000, "edited", rules) == "wrong_aspect"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"min_long_px": 0}, "min_long_px"),
+        ({"aspect": 0.67}, "aspect"),
+        ({"aspect": float("nan")}, "aspect"),
+        ({"aspect_tolerance": -0.1}, "aspect_tolerance"),
+        ({"aspect_tolerance": 1e-30}, "18 decimals"),
+        ({"min_short_px": 2000}, "min_long_px"),
+        ({"ratio": 1.5}, "ratio"),
+    ],
+)
+def test_impossible_rules_are_refused_by_name(values: dict[str, float], named: str) -> None:
+    """The message names the key that is at fault."""
+    with pytest.raises(ValidationError, match=named):
+        FilterRules.model_validate(values)
+
+
+def test_thirteen_real_photographs_pass_the_rules_for_crops(shared: Path) -> None:
+    """Of the 225 photographs 13 are large enough and 3:2, two of them portraits."""
+    kept = []
+    for path in sorted((shared / "photos").glob("*/*")):
+        facts = measure.header_facts(path.read_bytes())
+        if judge(facts["long_px"], facts["short_px"], facts["edit_tier"], FilterRules()) is None:
+            kept.append(facts["height"] > facts["width"])
+    assert (len(kept), sum(kept)) == (13, 2)
