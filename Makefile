@@ -1,8 +1,10 @@
 # `make` lists what there is. Everything runs in .venv, which is made when it is first needed.
 PYTHON ?= python3
 BIN := .venv/bin
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo ui stop deploy worker check test format bench constraints clean
+.PHONY: help demo ui stop deploy worker check test lint format constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -10,8 +12,9 @@ help:  ## this list
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Darkroom needs Python 3.11 or newer; name one with PYTHON=")'
 	$(PYTHON) -m venv .venv
-	@echo "installing into .venv: a few minutes, most of it torch"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on -e '.[dev]' -c constraints.txt
+	@echo "installing into .venv: a few minutes, most of it torch (5 GB)"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt \
+		| grep --line-buffered -E '^(Collecting|Installing|Successfully|ERROR)' | cut -c1-110
 	@touch $@
 
 demo: .venv/.installed  ## the whole pipeline on this machine, without a key or a network
@@ -29,19 +32,17 @@ deploy: .venv/.installed  ## register every deployment of prefect.yaml
 worker: .venv/.installed  ## run what the deployments start, until Ctrl-C
 	$(BIN)/prefect worker start --pool darkroom --type process
 
-check: .venv/.installed  ## format, lint, types, import contracts, fast tests
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+check: lint  ## format, lint, types, import contracts, fast tests
 	$(BIN)/pytest tests/unit tests/property
 
-test: .venv/.installed  ## everything that CI runs
+test: lint  ## everything that CI runs
+	$(BIN)/pytest
+
+lint: .venv/.installed  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
 
 format: .venv/.installed  ## rewrite the code in the house's format
 	$(BIN)/ruff format .

@@ -21,7 +21,7 @@ class PipelineResult(Record):
     run: RunRef
 
 
-@flow(name="pipeline")
+@flow(name="pipeline", flow_run_name="pipeline {dataset.name}")
 def pipeline(dataset: Dataset, recipe: str = "crops_thumbnail", seed: int = 0) -> PipelineResult:
     """Refresh ``dataset``, train ``recipe`` on its newest snapshot, evaluate and report."""
     resolve(recipe)

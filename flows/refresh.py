@@ -20,6 +20,7 @@ from storage.records import ManifestRef, SnapshotRef
 from storage.settings import settings
 from storage.shards import shards
 from tasks import sources
+from tasks.credentials import with_keys
 from tasks.dataset import Dataset
 from tasks.dedup import dedup
 from tasks.download import download
@@ -41,14 +42,14 @@ LOG = logging.getLogger(__name__)
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=WORKERS)  # Any: Prefect types its own runners as none of its runners
 
 
-@flow(name="refresh-dataset", task_runner=RUNNER)
+@flow(name="refresh-dataset", flow_run_name="refresh {dataset.name}", task_runner=RUNNER)
 def refresh_dataset(dataset: Dataset, allow_jump: bool = False, announce: bool = True) -> SnapshotRef:
     """The newest snapshot of ``dataset``, after adding what its queries find now.
 
     ``allow_jump`` publishes even if the counts jump; ``announce`` emits the event that can trigger a training.
     """
     layout().check_writable()
-    sources.named(dataset.source).check(settings())
+    sources.named(dataset.source).check(with_keys(settings()))
     with only_one(f"dataset-{dataset.name}"):
         find(dataset)
         fetch(dataset)

@@ -26,7 +26,7 @@ from tasks.train import run_id_of, train
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
 
 
-@flow(name="train-model", task_runner=RUNNER)
+@flow(name="train-model", flow_run_name="train {recipe} on {snapshot}", task_runner=RUNNER)
 def train_model(snapshot: str, recipe: str = "crops_thumbnail", seed: int = 0) -> RunRef:
     """Train ``recipe`` on ``snapshot`` (``name`` or ``name@version``), evaluate it on the test photos, and report."""
     layout().check_writable()

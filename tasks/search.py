@@ -9,6 +9,7 @@ from storage.layout import layout
 from storage.records import ManifestRef, Record
 from storage.settings import settings
 from tasks import caching, sources
+from tasks.credentials import with_keys
 from tasks.sources.base import Query
 
 SETTLES_IN = timedelta(days=14)  # photos appear in a search some time after they were uploaded
@@ -29,7 +30,7 @@ def is_closed(query: Query, now: datetime) -> bool:
 @task(**caching.stage("search"))
 def search(source: str, query: Query) -> SearchOutcome:
     """Every photo that ``query`` finds at ``source``, once."""
-    found = sources.named(source).search(query, settings())
+    found = sources.named(source).search(query, with_keys(settings()))
     return SearchOutcome(
         listings=manifest.write_rows(layout(), "listings", found.listings),
         windows=manifest.write_rows(layout(), "windows", found.windows),

@@ -62,7 +62,10 @@ class Flickr:
     def check(self, settings: Settings) -> None:
         """Raises CredentialsRejected if there is no key, ConfigError if it would travel in the clear."""
         if settings.flickr_api_key is None or not settings.flickr_api_key.get_secret_value().strip():
-            raise CredentialsRejected(f"Flickr needs an API key: get one at {KEY_PAGE} and set FLICKR_API_KEY to it")
+            raise CredentialsRejected(
+                f"Flickr needs an API key: get one at {KEY_PAGE} and set FLICKR_API_KEY to it, "
+                "or keep it in a Prefect Secret block called flickr-api-key"
+            )
         endpoint = urlsplit(settings.flickr_url)
         if endpoint.scheme != "https" and not web.is_loopback(endpoint.hostname or ""):
             raise ConfigError(

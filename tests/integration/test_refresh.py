@@ -244,6 +244,19 @@ def test_a_bad_key_ends_the_run_before_any_work(
     assert not root.dataset(dataset.name).exists()
 
 
+def test_a_key_may_lie_in_a_secret_block(root: Layout, site: StandIn, dataset: Dataset, point: Point) -> None:
+    """Without a key in the environment, the block of the Prefect server opens the site."""
+    from prefect.blocks.system import Secret
+
+    point(site.url, "")
+    block = Secret(value=KEY).save("flickr-api-key", _sync=True)
+    try:
+        assert refresh_dataset(dataset).version == 1
+    finally:
+        Secret.delete("flickr-api-key", _sync=True)
+    assert block
+
+
 def test_a_site_that_cannot_be_reached_says_so(
     root: Layout, point: Point, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
