@@ -17,7 +17,7 @@ SERVED_SUFFIXES = frozenset({".html", ".json", ".csv", ".md", ".png", ".parquet"
 def is_served(path: str) -> bool:
     """Whether the URL path names a file that may be shown: of a snapshot or a run, and of a known kind."""
     parts = PurePosixPath(unquote(urlsplit(path).path)).parts[1:]
-    hidden = any(part.startswith(".") or part == "ledger" for part in parts)
+    hidden = any(part.startswith(".") or part.lower() == "ledger" for part in parts)
     return (
         bool(parts) and parts[0] in SERVED_FOLDERS and PurePosixPath(parts[-1]).suffix in SERVED_SUFFIXES and not hidden
     )

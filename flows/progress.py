@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,13 +35,18 @@ def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield show
 
 
-def gather(label: str, futures: Sequence[PrefectFuture[Result]]) -> list[Result]:
-    """The results of ``futures`` in order, with a bar while they come. The first failure is raised."""
+def gather(
+    label: str, futures: Sequence[PrefectFuture[Result]], keep: Callable[[Result], object] = lambda result: None
+) -> list[Result]:
+    """The results of ``futures`` in order, with a bar while they come; ``keep`` gets each as soon as it is there.
+
+    The first failure is raised at once; what came before it has been kept.
+    """
     if not futures:
         return []
     with bar(label, len(futures)) as show:
         for done, future in enumerate(as_completed(list(futures)), start=1):
-            future.result()
+            keep(future.result())
             show(done)
     return [future.result() for future in futures]
 
@@ -65,6 +70,7 @@ def epoch_reached(metrics: Path) -> int:
     """The number of the last finished epoch in a metrics.jsonl; 0 before there is one."""
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     for line in reversed(lines):
-        if '"event": "epoch"' in line and line.endswith("}"):
-            return int(json.loads(line)["epoch"])
+        with suppress(json.JSONDecodeError):  # torn, or glued to a torn one, by a process that was killed
+            if '"event": "epoch"' in line:
+                return int(json.loads(line)["epoch"])
     return 0

@@ -30,7 +30,7 @@ from tasks.measure import measure
 from tasks.publish import join_photos, publish_snapshot
 from tasks.report import report_dataset
 from tasks.rotate import rotate
-from tasks.search import is_closed, search
+from tasks.search import SearchOutcome, is_closed, search
 from tasks.split import split
 
 DOWNLOAD_PHOTOS = 32  # of one download task
@@ -75,9 +75,12 @@ def find(dataset: Dataset) -> None:
         ).submit(dataset.source, query)
         for query in dataset.queries
     ]
-    for outcome in gather("search", futures):
-        ledger.adopt(layout(), dataset.name, outcome.listings)
-        ledger.adopt(layout(), dataset.name, outcome.windows)
+
+    def keep(outcome: SearchOutcome) -> None:
+        for ref in (outcome.listings, outcome.windows):
+            ledger.adopt(layout(), dataset.name, ref)
+
+    gather("search", futures, keep)
     if not ledger.read(layout(), dataset.name, "listings").num_rows:
         raise EmptyResult(
             f"no photo was found for any of the {len(dataset.queries)} queries of {dataset.name!r}: widen them"
@@ -96,8 +99,7 @@ def fetch(dataset: Dataset) -> None:
         download.with_options(task_run_name=f"download {number} of {len(batches)}").submit(dataset.source, batch)
         for number, batch in enumerate(batches, start=1)
     ]
-    for attempts in gather("download", futures):
-        ledger.adopt(where, dataset.name, attempts)
+    gather("download", futures, lambda attempts: ledger.adopt(where, dataset.name, attempts))
 
 
 def curate(dataset: Dataset) -> ManifestRef:

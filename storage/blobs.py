@@ -5,6 +5,8 @@ import hashlib
 from storage.errors import BlobCorrupt
 from storage.layout import Layout, write_bytes
 
+_REMEDY = "refresh its dataset with PREFECT_TASKS_REFRESH_CACHE=true to fetch and turn photos again"
+
 
 def put(layout: Layout, data: bytes, image_format: str) -> str:
     """Keep ``data``; returns its sha256. Keeping the same bytes twice writes them once."""
@@ -21,7 +23,9 @@ def get(layout: Layout, sha256: str, image_format: str) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise BlobCorrupt(f"the blob {sha256[:12]} is missing below {str(layout.root)!r}") from error
+        raise BlobCorrupt(f"the blob {sha256[:12]} is missing below {str(layout.root)!r}: {_REMEDY}") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise BlobCorrupt(f"the blob {str(path)!r} does not have the bytes that its name promises: delete it")
+        raise BlobCorrupt(
+            f"the blob {str(path)!r} does not have the bytes that its name promises: delete it; {_REMEDY}"
+        )
     return data

@@ -37,7 +37,7 @@ def connect(layout: Layout, dataset: str) -> duckdb.DuckDBPyConnection:
 
 
 def wanted(layout: Layout, dataset: str, now: datetime) -> pa.Table:
-    """Photos that were found and are not held: never asked for, or due for another try at ``now``.
+    """Photos that were found and are not held: never asked for, lost, or due for another try at ``now``.
 
     Schema "wanted"; ``attempt`` counts the tries before.
     """
@@ -48,10 +48,20 @@ def wanted(layout: Layout, dataset: str, now: datetime) -> pa.Table:
                end as renditions
         from photos p left join fetched f using (source, photo_id)
         where f.photo_id is null or (f.sha256 is null and f.next_try_at <= $now)
+           or (p.source, p.photo_id) in (select (source, photo_id) from lost)
         order by 1, 2
     """
+    gone = lost(layout, held(layout, dataset))
     with connect(layout, dataset) as db:
+        db.register("lost", gone)
         return db.sql(query, params={"now": now}).to_arrow_table().cast(SCHEMAS["wanted"])
+
+
+def lost(layout: Layout, held: pa.Table) -> pa.Table:
+    """The rows of ``held`` whose bytes are no longer there."""
+    return held.filter(
+        pa.array([not layout.blob(row["sha256"], row["format"]).is_file() for row in held.to_pylist()], pa.bool_())
+    )
 
 
 def held(layout: Layout, dataset: str) -> pa.Table:
@@ -78,7 +88,7 @@ def facts(layout: Layout, dataset: str) -> pa.Table:
 
 def versions(layout: Layout, dataset: str) -> list[int]:
     """The published versions of a dataset, oldest first."""
-    cards = layout.dataset(dataset).glob("snapshots/*/snapshot.json")
+    cards = layout.dataset(dataset).glob("snapshots/[0-9]*/snapshot.json")  # not the hidden drafts of a publish
     return sorted(int(card.parent.name) for card in cards)
 
 

@@ -7,11 +7,12 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from tasks.dedup import DedupRules, Photos, duplicate_groups, photos_of
+from tasks.dedup import DedupRules, duplicate_groups, photos_of
 from tasks.measure import measure_photo
 
 Change = Callable[[Image.Image], Image.Image]
@@ -56,19 +57,19 @@ def jpeg(image: Image.Image, quality: int = QUALITY) -> bytes:
     return buffer.getvalue()
 
 
-def measured(pictures: list[bytes]) -> Photos:
-    """What dedup sees of ``pictures``; the photo ids are their positions."""
-    rows = [
+def measured(pictures: list[bytes], first: int = 0) -> list[dict[str, Any]]:
+    """What dedup wants to know of ``pictures``; the photo ids count from ``first``."""
+    return [
         {"source": "bench", "photo_id": f"{number:06d}", "owner_id": "", "sha256": str(number), **measure_photo(data)}
-        for number, data in enumerate(pictures)
+        for number, data in enumerate(pictures, start=first)
     ]
-    return photos_of(pa.Table.from_pylist([row for row in rows if row["measure_reason"] is None]))
 
 
-def recall(originals: list[bytes], changed: list[bytes]) -> tuple[float, int]:
+def recall(originals: list[dict[str, Any]], changed: list[bytes]) -> tuple[float, int]:
     """Share of ``changed`` found in one group with its original, and groups that join different photographs."""
-    groups = duplicate_groups(measured([*originals, *changed]), DedupRules())
     size = len(originals)
+    photos = photos_of(pa.Table.from_pylist([*originals, *measured(changed, size)]))
+    groups = duplicate_groups(photos, DedupRules())
     found = sum({number, number + size} <= set(group) for group in groups for number in range(size))
     mixed = sum(len({number % size for number in group}) > 1 for group in groups)
     return found / size, mixed
@@ -78,7 +79,7 @@ def main() -> None:
     """Print recall and confusions for every change."""
     files = sorted(file for file in Path(sys.argv[1]).rglob("*") if file.suffix.lower() in {".jpg", ".png", ".webp"})
     images = [Image.open(file).convert("RGB") for file in files]
-    originals = [file.read_bytes() for file in files]
+    originals = measured([file.read_bytes() for file in files])
     print(f"{len(files)} photographs\n\n| change | found | groups that join different photographs |\n|---|---|---|")
     for name, changed in [("JPEG quality 50", [jpeg(image, 50) for image in images])] + [
         (name, [jpeg(change(image)) for image in images]) for name, change in CHANGES.items()

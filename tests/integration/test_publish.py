@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from storage import catalog, ledger, manifest
+from storage import blobs, catalog, ledger, manifest
 from storage.errors import SnapshotConflict, SnapshotMissing
 from storage.layout import Layout, write_bytes
 from storage.records import SCHEMAS, SPLITS, FileRef, SnapshotRef
@@ -165,18 +165,19 @@ def test_a_snapshot_is_found_by_name_and_version(where: Layout) -> None:
 
 
 def test_what_is_wanted_is_what_is_not_held(where: Layout) -> None:
-    """New photos are wanted at once, failed ones when they are due, held ones and hopeless ones never."""
+    """New photos are wanted at once, so are lost ones; failed ones when due; held ones and hopeless ones never."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     found = rows(
         "listings",
         *(
             {"photo_id": key, "observed_at": now, "image_url": "u", "size_label": "Original", "fallbacks": []}
-            for key in ("new", "held", "due", "later", "never")
+            for key in ("new", "held", "lost", "due", "later", "never")
         ),
     )
     tried = rows(
         "attempts",
-        {"photo_id": "held", "attempt": 1, "sha256": "x"},
+        {"photo_id": "held", "attempt": 1, "sha256": blobs.put(where, b"picture", "JPEG"), "format": "JPEG"},
+        {"photo_id": "lost", "attempt": 1, "sha256": "0" * 64, "format": "JPEG"},
         {"photo_id": "due", "attempt": 1, "next_try_at": now},
         {"photo_id": "later", "attempt": 1, "next_try_at": now + timedelta(seconds=1)},
         {"photo_id": "never", "attempt": 1},
@@ -184,8 +185,8 @@ def test_what_is_wanted_is_what_is_not_held(where: Layout) -> None:
     for stage, table in (("listings", found), ("attempts", tried)):
         ledger.adopt(where, "crops", manifest.write(where, stage, table))
     wanted = {row["photo_id"]: row["attempt"] for row in catalog.wanted(where, "crops", now).to_pylist()}
-    assert wanted == {"new": 0, "due": 2}
-    assert catalog.held(where, "crops")["photo_id"].to_pylist() == ["held"]
+    assert wanted == {"new": 0, "lost": 2, "due": 2}
+    assert catalog.held(where, "crops")["photo_id"].to_pylist() == ["held", "lost"]
 
 
 def test_the_newest_listing_counts(where: Layout) -> None:

@@ -191,6 +191,38 @@ def test_a_deleted_output_is_made_again_and_the_rest_stays_cached(
     assert bodies(ran) == {"rotate": 1}
 
 
+def test_a_deleted_photo_file_is_fetched_again(root: Layout, site: StandIn, dataset: Dataset) -> None:
+    """The site is asked for that one file, and the dataset is as it was."""
+    row = next(row for row in photos(root, refresh_dataset(dataset)).values() if row["verdict"])
+    file = root.blob(row["sha256"], row["format"])
+    data = file.read_bytes()
+    file.unlink()
+    asked = site.stats()["images_total"]
+    assert not refresh_dataset(dataset).is_new
+    assert file.read_bytes() == data
+    assert site.stats()["images_total"] == asked + 1
+
+
+def test_what_was_fetched_before_a_failure_is_kept(
+    root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refresh whose image host goes away in the middle keeps what it has; the next one asks for the rest only."""
+    monkeypatch.setattr(flows.refresh, "DOWNLOAD_PHOTOS", 10)
+    monkeypatch.setattr(flows.refresh, "download", flows.refresh.download.with_options(retries=0))
+    photo_ids = sorted(photo.id for photo in site.catalogue.listed())
+    for photo_id in photo_ids[-20:]:
+        site.faults.add([{"where": "image", "kind": "http_503", "match": f"/{photo_id}_"}])
+    with pytest.raises(SourceUnavailable, match="could be fetched"):
+        refresh_dataset(dataset)
+    held = catalog.held(root, dataset.name).num_rows
+    assert held > 20
+    site.faults.clear()
+    asked = site.stats()["images"].get("200", 0)
+    found = photos(root, refresh_dataset(dataset))
+    assert set(found) == set(photo_ids)
+    assert site.stats()["images"]["200"] - asked <= 40, "photos that were held are not asked for again"
+
+
 def test_changed_rules_measure_nothing_again(root: Layout, site: StandIn, dataset: Dataset, ran: Ran) -> None:
     """Thresholds are applied to what was measured."""
     refresh_dataset(dataset)
