@@ -4,11 +4,7 @@ import base64
 from pathlib import Path
 
 import pyarrow as pa
-from prefect.artifacts import (
-    create_image_artifact,
-    create_link_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from storage.layout import layout
 from storage.records import PackRef, RunRef, SnapshotRef
@@ -37,28 +33,55 @@ def show_snapshot(snapshot: SnapshotRef, joined: pa.Table) -> None:
 
 def show_run(run: RunRef, pack: PackRef, report: Path) -> None:
     """Figures beside their baselines, true and predicted rectangles, and a link to the report of a run."""
-    rows = [
-        {
-            "figure": figure.label, "value": round(figure.value, 4),
-            "95 % interval": f"{figure.low:.4f} to {figure.high:.4f}",
-            "baseline": round(figure.baseline, 4), "which": figure.baseline_label,
-            "better than it": "yes" if figure.beats_baseline else "no",
-        }
-        for figure in run.figures
-    ]  # fmt: skip
     create_table_artifact(
-        rows, key=f"run-{run.run_id}-figures", description=f"Figures of run {run.run_id} on its test photos"
+        _figure_rows(run),
+        key=f"run-{run.run_id}-figures",
+        description=f"Figures of run {run.run_id} on its test photos",
     )
     picture = rectangles_jpeg(Path(run.uri), layout().pack(pack.digest))
     _show_picture(f"run-{run.run_id}-rectangles", picture, "True (green) and predicted (red) rectangles")
     _show_link(f"run-{run.run_id}-report", report, f"Report of run {run.run_id}")
 
 
+def show_pipeline(snapshot: SnapshotRef, run: RunRef) -> None:
+    """One page about a pipeline run: counts, figures, and links to both reports."""
+    rows = _figure_rows(run)
+    lines = [
+        f"**{snapshot.dataset}, version {snapshot.version}**: "
+        + ", ".join(f"{photos:,} {part}" for part, photos in snapshot.counts.items()),
+        "",
+        "| " + " | ".join(rows[0]) + " |",
+        "|" + "---|" * len(rows[0]),
+        *("| " + " | ".join(row.values()) + " |" for row in rows),
+        "",
+        f"[Report of the model]({_address(Path(run.uri) / 'report.html')}), "
+        f"[report of the dataset]({_address(Path(snapshot.uri) / 'report.html')})",
+    ]
+    create_markdown_artifact(
+        "\n".join(lines), key=f"pipeline-{snapshot.dataset}", description=f"What became of {snapshot.dataset}"
+    )
+
+
+def _figure_rows(run: RunRef) -> list[dict[str, str]]:
+    return [
+        {
+            "figure": figure.label, "value": f"{figure.value:.3f}", "95 % interval": f"{figure.low:.3f} to {figure.high:.3f}",
+            "baseline": f"{figure.baseline:.3f}", "better": "yes" if figure.beats_baseline else "no",
+        }
+        for figure in run.figures
+    ]  # fmt: skip
+
+
 def _show_picture(key: str, jpeg: bytes, description: str) -> None:
-    create_image_artifact(f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", key=key, description=description)
+    """A page with one picture, its bytes within: it needs no other server, and stays with the run."""
+    data = base64.b64encode(jpeg).decode()
+    create_markdown_artifact(f"![{description}](data:image/jpeg;base64,{data})", key=key, description=description)
 
 
 def _show_link(key: str, file: Path, text: str) -> None:
     """A link to ``file`` on the file server of ``make ui``, with the path for whoever runs without it."""
-    address = f"{settings().files_url}/{file.relative_to(layout().root)}"
-    create_link_artifact(address, link_text=text, key=key, description=f"{text}, on this machine `{file}`")
+    create_link_artifact(_address(file), link_text=text, key=key, description=f"{text}, on this machine `{file}`")
+
+
+def _address(file: Path) -> str:
+    return f"{settings().files_url}/{file.relative_to(layout().root)}"

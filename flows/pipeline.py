@@ -8,6 +8,7 @@ Run: ``prefect deployment run 'pipeline/crops'``, or ``pipeline(dataset={...}, r
 
 from prefect import flow
 
+from flows import artifacts
 from flows.refresh import refresh_dataset
 from flows.train import resolve, train_model
 from storage.records import Record, RunRef, SnapshotRef
@@ -27,4 +28,5 @@ def pipeline(dataset: Dataset, recipe: str = "crops_thumbnail", seed: int = 0) -
     resolve(recipe)
     snapshot = refresh_dataset(dataset, announce=False)
     run = train_model(f"{snapshot.dataset}@{snapshot.version}", recipe, seed)
+    artifacts.show_pipeline(snapshot, run)
     return PipelineResult(snapshot=snapshot, run=run)
