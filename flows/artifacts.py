@@ -65,7 +65,8 @@ def show_pipeline(snapshot: SnapshotRef, run: RunRef) -> None:
 def _figure_rows(run: RunRef) -> list[dict[str, str]]:
     return [
         {
-            "figure": figure.label, "value": f"{figure.value:.3f}", "95 % interval": f"{figure.low:.3f} to {figure.high:.3f}",
+            "figure": figure.label, "value": f"{figure.value:.3f}",
+            "95 % interval": f"{figure.low:.3f} to {figure.high:.3f}",
             "baseline": f"{figure.baseline:.3f}", "better": "yes" if figure.beats_baseline else "no",
         }
         for figure in run.figures

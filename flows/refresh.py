@@ -72,7 +72,7 @@ def find(dataset: Dataset) -> None:
     futures = [
         search.with_options(
             refresh_cache=not is_closed(query, now), task_run_name=f"search {query.text or query.query_id}"
-        ).submit(dataset.source, query)
+        ).submit(dataset.source, query, is_closed(query, now))
         for query in dataset.queries
     ]
 
