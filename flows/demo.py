@@ -4,6 +4,7 @@ Run: ``make demo``; ``KEEP=1 make demo`` leaves server and UI running, and ``mak
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -57,7 +58,10 @@ def run(site: services.Service, environment: dict[str, str]) -> int:
         "DARKROOM_IMAGE_HOSTS": site.url.removeprefix("http://"),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal has bars; the log is in the UI
     }
-    child = subprocess.Popen([sys.executable, "-m", "flows.demo_run"], env=child_environment(**environment))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.demo_run"], env=child_environment(**environment),
+        preexec_fn=lambda: services.end_with_parent(signal.SIGKILL),  # the server, gone too, could not be told of it
+    )  # fmt: skip
     try:
         return child.wait()
     except KeyboardInterrupt:

@@ -25,6 +25,7 @@ DATASET: dict[str, Any] = {
     # Windows that ended long ago: asked once, cached for ever.
     "queries": [{"text": term, "uploaded_before": "2026-01-01T00:00:00+00:00"} for term in TERMS],
 }
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 OUT = Console(highlight=False, width=100)
 
 
@@ -36,6 +37,9 @@ def main() -> int:
     except DarkroomError as error:
         OUT.print(f"{type(error).__name__}: {error}", style="red")
         return 1
+    except KeyboardInterrupt:
+        OUT.print("Interrupted: what is done is kept, and the next run goes on from there.", style="red")
+        return INTERRUPTED
     show(result)
     OUT.print(f"\nDone in {time.monotonic() - began:.0f} s beyond the server's start.")
     return 0

@@ -56,13 +56,13 @@ def refresh_dataset(dataset: Dataset, allow_jump: bool = False, announce: bool =
         joined = curate(dataset)
         report = one("report", report_dataset.submit(joined, dataset.name, dataset.filter.model_dump(mode="json")))
         snapshot = publish_snapshot(layout(), dataset.name, dataset.rules, joined, report, allow_jump)
-    artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
-    if snapshot.is_new and announce:
+    if snapshot.is_new and announce:  # first of all: the next run would find nothing new to announce
         emit_event(
             PUBLISHED,
             resource={"prefect.resource.id": f"darkroom.dataset.{dataset.name}"},
             payload={"snapshot": f"{dataset.name}@{snapshot.version}"},
         )
+    artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
     return snapshot
 
 

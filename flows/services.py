@@ -70,6 +70,8 @@ def prefect_environment(where: Layout, api_url: str, files_url: str) -> dict[str
         "PREFECT_HOME": str(where.prefect),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,storage",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # On disk: a slot whose holder was killed together with the server is free again when its lease has run out.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{where.prefect / 'prefect.db'}",
         "PREFECT_SERVER_UI_API_URL": api_url,
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -88,15 +90,15 @@ def start(name: str, command: list[str], url: str, log: Path, keep: bool = False
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-            env=child_environment(**environment), preexec_fn=None if keep else _end_with_parent,
+            env=child_environment(**environment), preexec_fn=None if keep else end_with_parent,
         )  # fmt: skip
     return Service(name, process, url, log)
 
 
-def _end_with_parent() -> None:
-    """Linux: have the kernel end this process when its parent ends."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Linux: have the kernel send this process signal ``number`` when its parent ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def start_prefect(where: Layout, keep: bool = False) -> tuple[Service, Service, dict[str, str]]:

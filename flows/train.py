@@ -36,9 +36,9 @@ def train_model(snapshot: str, recipe: str = "crops_thumbnail", seed: int = 0) -
     table = published(where, name, version)
     check_enough(count(table)[0], f"version {version} of the dataset {name!r}")
     joined = manifest.write(where, "publish", table)
-    packed = one("pack", pack.submit(select(joined), resolved.pack.frame_height, resolved.pack.frame_width))
     plain = resolved.as_dict()
     with only_one(f"training-{socket.gethostname()}"):
+        packed = one("pack", pack.submit(select(joined), resolved.pack.frame_height, resolved.pack.frame_width))
         metrics = where.run(run_id_of(packed, plain, seed)) / "metrics.jsonl"
         run = training("train", train.submit(packed, plain, seed), metrics, resolved.epochs)
         evaluated = one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed))

@@ -11,7 +11,6 @@ from storage.layout import layout
 from storage.records import Figure, FileRef, PackRef, Record
 from tasks import caching
 from tasks.fitting import run_fit
-from tasks.train import TrainedRun
 
 LOG = logging.getLogger(__name__)
 
@@ -25,14 +24,14 @@ class EvaluatedRun(Record):
 
 
 @task(**caching.stage("evaluate", retries=0))
-def evaluate(run: TrainedRun, pack: PackRef, recipe: dict[str, Any], seed: int) -> EvaluatedRun:
-    """Figures and predictions of ``run`` on the test photos of ``pack``."""
+def evaluate(run_id: str, weights: FileRef, pack: PackRef, recipe: dict[str, Any], seed: int) -> EvaluatedRun:
+    """Figures and predictions of a run on the test photos of ``pack``; ``weights`` stand for what was trained."""
     where = layout()
-    run_dir = where.run(run.run_id)
-    request = {"run_id": run.run_id, "pack_dir": str(where.pack(pack.digest)), "recipe": recipe, "seed": seed}
+    run_dir = where.run(run_id)
+    request = {"run_id": run_id, "pack_dir": str(where.pack(pack.digest)), "recipe": recipe, "seed": seed}
     run_fit("evaluate", run_dir, request, lambda event: None)
     return EvaluatedRun(
-        run_id=run.run_id,
+        run_id=run_id,
         evaluation=manifest.file_ref(where, run_dir / "evaluation.json"),
         predictions=manifest.file_ref(where, run_dir / "predictions.parquet"),
     )

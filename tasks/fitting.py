@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from models.errors import STOPPED_EXIT_CODE
 from storage.layout import write_bytes
 from storage.settings import child_environment, settings
 from tasks import errors
@@ -87,10 +88,7 @@ def failure(run_dir: Path, code: int, log_file: Path) -> errors.DarkroomError:
     try:
         report = json.loads((run_dir / "error.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
-        ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        return errors.TrainingError(
-            f"the training process ended with {ended} and left no reason: read {str(log_file)!r}"
-        )
+        return _unexplained(code, log_file)
     message, fields = report["message"], report.get("fields", {})
     match report["type"]:
         case "TrainingDiverged":
@@ -103,3 +101,13 @@ def failure(run_dir: Path, code: int, log_file: Path) -> errors.DarkroomError:
             return errors.ConfigError(message)
         case _:
             return errors.TrainingError(message)
+
+
+def _unexplained(code: int, log_file: Path) -> errors.TrainingError:
+    """The error for a child that left no error.json: what it was ended by, and its last words."""
+    if code == STOPPED_EXIT_CODE:
+        return errors.TrainingError("the training was stopped, with a checkpoint saved: run again, and it goes on")
+    ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    said = log_file.read_text(errors="replace").splitlines()
+    last = f"its last words were {said[-1]!r}" if said else "it said nothing"
+    return errors.TrainingError(f"the training process ended with {ended}; {last}: read {str(log_file)!r}")

@@ -28,8 +28,11 @@ def is_closed(query: Query, now: datetime) -> bool:
 
 
 @task(**caching.stage("search"))
-def search(source: str, query: Query) -> SearchOutcome:
-    """Every photo that ``query`` finds at ``source``, once."""
+def search(source: str, query: Query, is_settled: bool = False) -> SearchOutcome:
+    """Every photo that ``query`` finds at ``source``, once.
+
+    ``is_settled``: asked after its window had closed. What was found before that is no answer to what is asked now.
+    """
     found = sources.named(source).search(query, with_keys(settings()))
     return SearchOutcome(
         listings=manifest.write_rows(layout(), "listings", found.listings),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,15 @@ def best_weights(checkpoints: Path) -> Path:
     return checkpoints / best / "weights.safetensors"
 
 
+def start_over_if_finished(run_dir: Path) -> None:
+    """Remove what a finished training left: that it is asked for again means that some of it is gone or damaged."""
+    card = run_dir / "train.json"
+    if card.exists():
+        shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)
+        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
+        card.unlink()
+
+
 @task(**caching.stage("train", retries=0))
 def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
     """Train ``recipe`` (as plain data) on ``pack``; progress goes into the log and a live artifact."""
@@ -43,6 +53,7 @@ def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
     run_id = run_id_of(pack, recipe, seed)
     run_dir = where.run(run_id)
     run_dir.mkdir(parents=True, exist_ok=True)
+    start_over_if_finished(run_dir)
     artifact = create_progress_artifact(0.0, key=f"training-{run_id}", description=f"{recipe['name']}, run {run_id}")
 
     def follow(event: dict[str, Any]) -> None:

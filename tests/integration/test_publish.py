@@ -195,3 +195,14 @@ def test_the_newest_listing_counts(where: Layout) -> None:
         table = rows("listings", {"photo_id": "1", "observed_at": datetime(2026, 1, day, tzinfo=UTC), "title": title})
         ledger.adopt(where, "crops", manifest.write(where, "listings", table))
     assert catalog.facts(where, "crops")["title"].to_pylist() == ["new"]
+
+
+def test_the_draft_of_a_killed_run_is_no_version(where: Layout) -> None:
+    """A folder that was never renamed into place is passed over, though it is complete."""
+    publishing(where, publish.join(outputs(), False))
+    final = where.snapshot("crops", 1)
+    draft = final.with_name(".00002.0123.part")
+    draft.mkdir()
+    (draft / "snapshot.json").write_text("{}")
+    assert catalog.versions(where, "crops") == [1]
+    assert publishing(where, publish.join(outputs(3), False)).version == 2

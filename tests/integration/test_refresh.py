@@ -329,3 +329,18 @@ def test_secrets_are_nowhere(root: Layout, site: StandIn, dataset: Dataset, capl
     for kind in ledger.KINDS:
         assert KEY not in str(ledger.read(root, dataset.name, kind).to_pylist())
     assert KEY not in str(manifest.read_file(Path(snapshot.uri) / "rejected.parquet").to_pylist())
+
+
+def test_a_window_that_has_closed_is_asked_once_more(
+    root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found while photos could still come is not taken for all that there were; afterwards it is kept."""
+    dataset = reopened(dataset)
+    monkeypatch.setattr(flows.refresh, "is_closed", lambda query, now: False)
+    before = photos(root, refresh_dataset(dataset))
+    site.catalogue.add(1)
+    monkeypatch.setattr(flows.refresh, "is_closed", lambda query, now: True)
+    assert len(photos(root, refresh_dataset(dataset))) == len(before) + 1
+    ran.clear()
+    refresh_dataset(dataset)
+    assert bodies(ran) == {}

@@ -1,0 +1,131 @@
+"""Every entry of SOURCES, RECIPES and CODE is what its registry promises."""
+
+import ast
+import importlib.util
+import inspect
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from models.networks import INPUT_CHANNELS, build_model, forward
+from models.recipes import RECIPES, from_dict, resolve
+from storage.settings import CHECKOUT, Settings
+from tasks import caching
+from tasks.dataset import Dataset
+from tasks.errors import ConfigError, CredentialsRejected
+from tasks.sources import SOURCES, SourceName, named
+from tasks.sources.base import Source
+
+# What a stage may import without declaring it: it moves data, and decides no byte of them.
+PLUMBING = {"tasks", "tasks.caching", "tasks.errors", "tasks.sources", "tasks.sources.base", "tasks.web"}
+BY_VERSION = {"search", "download"}  # they ask a site: their version is bumped by hand
+IN_ANOTHER_PROCESS = {"train", "evaluate"}  # what decides their bytes is models/, which they never import
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_is_one(name: str) -> None:
+    """Each entry knows its name, and takes what the protocol says."""
+    source = named(name)
+    assert source.name == name
+    for method in ("check", "search"):
+        expected = list(inspect.signature(getattr(Source, method)).parameters)[1:]
+        assert list(inspect.signature(getattr(source, method)).parameters) == expected
+
+
+def test_a_dataset_can_name_every_source_and_no_other() -> None:
+    """The form of the UI offers exactly what is registered; another name is refused with the known ones."""
+    assert set(get_args(SourceName)) == set(SOURCES)
+    assert {
+        Dataset.model_validate({"name": "d", "source": name, "queries": [{"text": "a"}]}).source for name in SOURCES
+    }
+    with pytest.raises(ConfigError, match="choose one of flickr"):
+        named("flicker")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_a_source_without_its_key_says_how_to_get_one(name: str, key: str | None) -> None:
+    """One sentence, with the variable and an address, before anything is asked."""
+    variable = f"{name.upper()}_API_KEY"
+    with pytest.raises(CredentialsRejected) as refusal:
+        named(name).check(Settings.model_validate({variable: key}))
+    message = str(refusal.value)
+    assert variable in message
+    assert "https://" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_builds_a_network_that_answers_every_photo(name: str) -> None:
+    """A batch [B, 5, H, W] of the recipe's own size comes out as [B, 5]: x1, x2, y1, y2 and the logit; all finite."""
+    recipe = resolve(name)
+    model = build_model(recipe, seed=0, device=torch.device("cpu")).eval()
+    height, width = recipe.model.input_height, recipe.model.input_width
+    image_BCHW = torch.rand(2, INPUT_CHANNELS, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs_B5 = forward(model, image_BCHW, recipe)
+    assert outputs_B5.shape == (2, 5)
+    assert outputs_B5.dtype == torch.float32
+    assert bool(torch.isfinite(outputs_B5).all())
+    assert not torch.equal(outputs_B5[0], outputs_B5[1]), "two pictures, two answers"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_the_way_to_the_training_process(name: str) -> None:
+    """What the flow sends as plain data is, read back, the very same recipe, under its own name."""
+    recipe = resolve(name)
+    assert recipe.name == name
+    assert from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+@pytest.mark.parametrize("stage", caching.CODE)
+def test_the_code_of_a_stage_is_there(stage: str) -> None:
+    """Every declared module can be found, every library is installed, every folder has files; the digest is stable."""
+    code = caching.CODE[stage]
+    assert all(list(caching.module_trees(module)) for module in code.modules)
+    assert all(metadata.version(library) for library in code.libraries)
+    assert all(any((CHECKOUT / folder).iterdir()) for folder in code.files)
+    assert caching.code_digest(code) == caching.code_digest(code)
+
+
+@pytest.mark.parametrize("stage", sorted(set(caching.CODE) - BY_VERSION - IN_ANOTHER_PROCESS))
+def test_a_stage_declares_all_of_its_code(stage: str) -> None:
+    """An edit of any module of ours that a stage imports, at whatever remove, runs the stage again."""
+    assert closure(f"tasks.{stage}") - PLUMBING <= set(caching.CODE[stage].modules)
+
+
+def closure(module: str) -> set[str]:
+    """``module`` and every module of tasks/ that it imports, directly or not."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in PLUMBING:
+            found.add(name)
+            waiting += imported_tasks(name)
+    return found
+
+
+def imported_tasks(module: str) -> list[str]:
+    """The modules of tasks/ that ``module`` imports itself."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    found = []
+    for node in ast.walk(ast.parse(Path(spec.origin).read_bytes())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tasks":
+            assert node.module is not None
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found += [name for name in names if is_module(name)]
+    return found
+
+
+def is_module(name: str) -> bool:
+    """Whether ``name`` is a module, and not something that one defines."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False

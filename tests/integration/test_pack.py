@@ -1,0 +1,161 @@
+"""Packing real files: what training gets to see, and when a pack counts as whole."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.errors import PackDamaged
+from models.loader import open_pack
+from models.recipes import PackSpec
+from storage import blobs, manifest
+from storage.layout import Layout
+from storage.records import SPLITS, ManifestRef, PackRef
+from tasks import caching, imaging
+from tasks.errors import BlobCorrupt, TooFewPhotos
+from tasks.pack import MIN_PHOTOS, check_enough, pack
+
+HEIGHT, WIDTH = 32, 48
+FORMATS = ("JPEG", "PNG")
+
+
+def scene(seed: int) -> imaging.Pixels:
+    """An upright landscape of 3:2, four times as large as its frame, with no symmetry."""
+    rng = np.random.default_rng(seed)
+    cells = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
+    return np.asarray(cells.resize((4 * WIDTH, 4 * HEIGHT), Image.Resampling.BICUBIC))
+
+
+def photo(root: Layout, seed: int, net_op: int, split: str) -> dict[str, Any]:
+    """A row of "selection" whose blob shows ``scene(seed)`` once ``net_op`` is applied."""
+    image_format = FORMATS[seed % 2]
+    out = io.BytesIO()
+    stored = imaging.make_upright(scene(seed), imaging.invert(net_op))
+    Image.fromarray(stored).save(out, image_format, **({"quality": 95, "subsampling": 0} if seed % 2 == 0 else {}))
+    return {
+        "source": "s", "photo_id": f"{seed:03d}", "owner_id": f"o{seed}", "split": split, "net_op": net_op,
+        "blob": blobs.put(root, out.getvalue(), image_format), "format": image_format,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def rows(root: Layout) -> list[dict[str, Any]]:
+    """Sixteen photos, each orientation as JPEG or PNG, over all splits."""
+    return [photo(root, seed, 1 + (seed // 2) % 8, SPLITS[seed % 3]) for seed in range(16)]
+
+
+@pytest.fixture
+def selection(root: Layout, rows: list[dict[str, Any]]) -> ManifestRef:
+    return manifest.write_rows(root, "selection", rows)
+
+
+def packed(selection: ManifestRef) -> PackRef:
+    ref: PackRef = pack.fn(selection, HEIGHT, WIDTH)
+    return ref
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_frames_are_upright_and_of_one_size(root: Layout, selection: ManifestRef, rows: list[dict[str, Any]]) -> None:
+    """models.loader opens what was packed: each photo once, turned by its net_op, shrunk to the recipe's frame."""
+    ref = packed(selection)
+    opened = open_pack(root.pack(ref.digest), PackSpec(HEIGHT, WIDTH), SPLITS)
+    assert opened.digest == ref.sha256
+    assert (
+        {name: len(split) for name, split in opened.splits.items()} == ref.photos == {"train": 6, "val": 5, "test": 5}
+    )
+    for name, split in opened.splits.items():
+        assert split.frames.shape == (ref.photos[name], HEIGHT, WIDTH, 3)
+        assert split.photo_ids == [row["photo_id"] for row in rows if row["split"] == name]
+        assert set(split.sources) == {"s"}
+        for frame, photo_id in zip(split.frames, split.photo_ids, strict=True):
+            expected = imaging.resize_area(scene(int(photo_id)), HEIGHT, WIDTH)
+            assert np.abs(frame.astype(int) - expected).mean() < 3, photo_id
+
+
+def test_the_same_photos_give_the_same_bytes(root: Layout, selection: ManifestRef, rows: list[dict[str, Any]]) -> None:
+    """Packing again, or from rows in another order, writes the same files; another size is another pack."""
+    first = packed(selection)
+    before = bytes_of(root.pack(first.digest))
+    assert packed(manifest.write_rows(root, "selection", rows[::-1])) == first
+    assert bytes_of(root.pack(first.digest)) == before
+    assert pack.fn(selection, HEIGHT, WIDTH + 2).digest != first.digest
+    assert [entry.name for entry in root.pack("x").parent.iterdir() if entry.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("harm", ["delete the folder", "delete a file", "truncate", "card", "extra"])
+def test_a_damaged_pack_is_not_intact(root: Layout, selection: ManifestRef, harm: str) -> None:
+    """What is missing, shorter, longer or differently described is made again; packing repairs it."""
+    ref = packed(selection)
+    folder = root.pack(ref.digest)
+    assert caching.intact(root, ref)
+    if harm == "delete the folder":
+        folder.rename(folder.with_name("away"))
+    elif harm == "delete a file":
+        (folder / "val.parquet").unlink()
+    elif harm == "truncate":
+        (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-1])
+    elif harm == "card":
+        card = (folder / "pack.json").read_text()
+        (folder / "pack.json").write_text(card.replace('"version": 1', '"version": 2'))
+    else:
+        (folder / "more").write_text("more")
+    assert not caching.intact(root, ref)
+    assert packed(selection) == ref
+    assert caching.intact(root, ref)
+
+
+def test_the_training_process_notices_a_flipped_bit(root: Layout, selection: ManifestRef) -> None:
+    """Equal sizes are not enough there: it compares digests."""
+    folder = root.pack(packed(selection).digest)
+    data = bytearray((folder / "train.npy").read_bytes())
+    data[-1] ^= 1
+    (folder / "train.npy").write_bytes(data)
+    with pytest.raises(PackDamaged, match="is damaged"):
+        open_pack(folder, PackSpec(HEIGHT, WIDTH), SPLITS)
+
+
+def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRef, rows: list[dict[str, Any]]) -> None:
+    """Half a pack is none, and its draft is removed."""
+    lonely = photo(root, 99, 1, "train")
+    root.blob(lonely["blob"], lonely["format"]).unlink()
+    torn = manifest.write_rows(root, "selection", [*rows, lonely])
+    with pytest.raises(BlobCorrupt, match="missing"):
+        packed(torn)
+    digest = caching.digest("pack", {"selection": torn, "frame_height": HEIGHT, "frame_width": WIDTH})
+    assert not root.pack(digest).exists()
+    assert not list(root.pack(digest).parent.glob(f".{digest}*"))
+
+
+def test_an_empty_split_is_a_file_without_frames(root: Layout, rows: list[dict[str, Any]]) -> None:
+    """A pack says that it has no test photos; whoever needs some refuses it."""
+    ref = packed(manifest.write_rows(root, "selection", [row for row in rows if row["split"] != "test"]))
+    assert ref.photos == {"train": 6, "val": 5, "test": 0}
+    assert len(open_pack(root.pack(ref.digest), PackSpec(HEIGHT, WIDTH), SPLITS).splits["test"]) == 0
+
+
+def test_the_card_tells_nothing_of_this_machine(root: Layout, selection: ManifestRef) -> None:
+    """No path, no time, no name: a pack may be carried elsewhere."""
+    card = json.loads((root.pack(packed(selection).digest) / "pack.json").read_text())
+    assert set(card) == {"version", "frame_height", "frame_width", "splits"}
+    assert str(root.root) not in json.dumps(card)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_too_few_photos_are_named(split: str) -> None:
+    """One sentence: what there is, what it takes, and what to do; exactly enough is enough."""
+    check_enough(MIN_PHOTOS, "it")
+    with pytest.raises(TooFewPhotos) as refusal:
+        check_enough(MIN_PHOTOS | {split: MIN_PHOTOS[split] - 1}, "version 3 of the dataset 'crops'")
+    message = str(refusal.value)
+    assert message.startswith("version 3 of the dataset 'crops' has ")
+    assert f"{MIN_PHOTOS[split] - 1} in {split}" in message
+    assert f"at least {MIN_PHOTOS[split]} in {split}" in message
+    assert "Widen" in message
+    assert "\n" not in message

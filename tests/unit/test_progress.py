@@ -1,0 +1,106 @@
+"""Progress where there is a terminal, and where there is none."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flows import progress
+
+
+class Future:
+    """A future that is there at once, or fails."""
+
+    def __init__(self, value: Any, pending_polls: int = 0) -> None:
+        self.value, self.polls = value, pending_polls
+
+    @property
+    def state(self) -> "Future":
+        return self
+
+    def is_final(self) -> bool:
+        return self.polls <= 0
+
+    def wait(self, timeout: float | None = None) -> None:
+        self.polls -= 1
+
+    def result(self) -> Any:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """The lines that were printed, without a terminal."""
+    out = io.StringIO()
+    monkeypatch.setattr(progress, "CONSOLE", Console(file=out, force_terminal=False))
+    monkeypatch.setattr(progress, "as_completed", lambda futures: iter(reversed(futures)))
+    return lambda: out.getvalue().splitlines()
+
+
+def test_results_come_in_order_whatever_ends_first(said: Callable[[], list[str]]) -> None:
+    """Results are matched to what was asked by their place."""
+    assert progress.gather("stage", [Future("a"), Future("b"), Future("c")]) == ["a", "b", "c"]  # type: ignore[arg-type]
+    assert said() == ["stage: 3 of 3"]
+    assert progress.gather("stage", []) == []
+    assert progress.one("stage", Future("only")) == "only"  # type: ignore[arg-type]
+
+
+def test_a_failure_is_raised(said: Callable[[], list[str]]) -> None:
+    """The first failure ends the wait with its own error."""
+    with pytest.raises(KeyError, match="why"):
+        progress.gather("stage", [Future("a"), Future(KeyError("why"))])  # type: ignore[arg-type]
+
+
+def test_lines_are_few_without_a_terminal(said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log is not filled: one line every few seconds, and the last."""
+    now = [0.0]
+    monkeypatch.setattr("flows.progress.time.monotonic", lambda: now[0])
+    with progress.bar("download", 100) as show:
+        for done in range(1, 101):
+            now[0] += 0.11
+            show(done)
+            show(done)
+    assert said() == ["download: 46 of 100", "download: 92 of 100", "download: 100 of 100"]
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label and count stand in it; no line is printed beside it."""
+    out = io.StringIO()
+    monkeypatch.setattr(progress, "CONSOLE", Console(file=out, force_terminal=True, width=100))
+    with progress.bar("measure", 2) as show:
+        show(2)
+    assert "measure" in out.getvalue()
+    assert "2/2" in out.getvalue()
+    assert "2 of 2" not in out.getvalue()
+
+
+def test_a_training_shows_its_epochs(said: Callable[[], list[str]], tmp_path: Path) -> None:
+    """The bar follows metrics.jsonl and ends full; the result is the future's."""
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text(json.dumps({"event": "epoch", "epoch": 3}) + "\n")
+    assert progress.training("train", Future("run", pending_polls=2), metrics, 40) == "run"  # type: ignore[arg-type]
+    assert said() == ["train: 40 of 40"]
+
+
+@pytest.mark.parametrize(
+    ("text", "epoch"),
+    [
+        ("", 0),
+        ('{"event": "start", "epoch": 0}\n', 0),
+        ('{"event": "epoch", "epoch": 1}\n{"event": "progress", "epoch": 2}\n', 1),
+        ('{"event": "epoch", "epoch": 1}\n{"event": "epoch", "epoch": 2}\n', 2),
+        ('{"event": "epoch", "epoch": 1}\n{"event": "epoch", "epo', 1),
+        ('{"event": "epoch", "epoch": 1}\n{"event": "epoch", "epo{"event": "start", "epoch": 1}\n', 1),
+    ],
+)
+def test_the_epoch_that_was_reached(tmp_path: Path, text: str, epoch: int) -> None:
+    """The last whole epoch line counts, not one that is torn, nor one that a later try was glued to."""
+    assert progress.epoch_reached(tmp_path / "metrics.jsonl") == 0
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert progress.epoch_reached(tmp_path / "metrics.jsonl") == epoch
