@@ -37,12 +37,13 @@ def main() -> int:
     began = time.monotonic()
     with OUT.status("starting the Prefect server and the stand-in photo site"):
         server, files, environment = services.start_prefect(where, keep=keep)
+        if keep:
+            services.remember(where, [server, files])
         site = services.start_standin(where, "--synthetic", str(PHOTOS), "--seed", str(SEED))
     OUT.print(f"Prefect UI: {server.url}  (started in {time.monotonic() - began:.0f} s)")
     with services.ending(site, *(() if keep else (files, server))):
         code = run(site, environment)
     if keep:
-        services.remember(where, [server, files])
         OUT.print(f"\nStill running: {server.url}  (`make stop` ends it)")
     return code
 

@@ -123,9 +123,20 @@ def curate(dataset: Dataset) -> ManifestRef:
     filtered = one("filter", filter_photos.submit(measured, dataset.filter))
     check_kept(dataset, measured, filtered)
     rotated = gather("rotate", rotating)
+    rotated = [turned_again(dataset, before, after) for before, after in zip(measured, rotated, strict=True)]
     deduped = one("dedup", dedup.submit(measured, filtered, owners, dataset.dedup))
     splits = one("split", split.submit(deduped, owners, dataset.split))
     return one("join", join_photos.submit(facts, measured, filtered, rotated, deduped, splits, dataset.locations))
+
+
+def turned_again(dataset: Dataset, measured: ManifestRef, rotated: ManifestRef) -> ManifestRef:
+    """``rotated``, after making the turned files anew that somebody deleted since."""
+    where = layout()
+    blobs = manifest.read(where, rotated, ["blob"]).append_column("format", manifest.read(where, measured)["format"])
+    blobs = blobs.rename_columns(["sha256", "format"])
+    if not catalog.lost(where, blobs.filter(blobs["sha256"].is_valid())).num_rows:
+        return rotated
+    return one("rotate again", rotate.with_options(refresh_cache=True).submit(measured, dataset.rotate))
 
 
 def check_kept(dataset: Dataset, measured: list[ManifestRef], filtered: ManifestRef) -> None:

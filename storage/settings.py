@@ -49,8 +49,8 @@ def settings() -> Settings:
 
 
 def child_environment(**changes: str) -> dict[str, str]:
-    """This process's environment with ``changes``, for a process that it starts."""
-    return {**os.environ, **changes}
+    """This process's environment with ``changes``, for a process that it starts; a key goes only where it is given."""
+    return {name: value for name, value in os.environ.items() if name != "FLICKR_API_KEY"} | changes
 
 
 def apply_environment(**changes: str) -> None:

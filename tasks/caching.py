@@ -78,7 +78,7 @@ def stage(stage_name: str, /, **options: Any) -> dict[str, Any]:
     """Options of ``@task`` for a stage: cached by content below the data root, retried if the error is transient."""
     return {
         "name": stage_name,
-        "cache_policy": StageCache(stage=stage_name),
+        "cache_policy": StageCache(stage=stage_name, code=code_as_imported(CODE[stage_name])),
         "result_storage": layout().cache,
         "result_serializer": "json",
         "retries": TASK_RETRIES,
@@ -104,22 +104,31 @@ class StageCache(CachePolicy):
     """The one cache policy of Darkroom."""
 
     stage: str = ""
+    code: str | None = None  # the digest of its code as it was imported; None: of what lies on disk
 
     def compute_key(
         self, task_ctx: Any, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
         """``stage/digest``; turns a kept result whose files are gone or damaged into a miss."""
-        key = f"{self.stage}/{digest(self.stage, inputs)}"
+        key = f"{self.stage}/{digest(self.stage, inputs, self.code)}"
         store = task_ctx.result_store
         if store.exists(key) and not all(intact(layout(), ref) for ref in references(store.read(key).result)):
             store.write(key=key, obj=None, expiration=datetime.now(UTC) - timedelta(seconds=1))
         return key
 
 
-def digest(stage_name: str, inputs: Mapping[str, Any]) -> str:
-    """What identifies the output of ``stage_name`` for ``inputs``."""
+def digest(stage_name: str, inputs: Mapping[str, Any], code: str | None = None) -> str:
+    """What identifies the output of ``stage_name`` for ``inputs``; ``code``: digest of its code, None: as on disk."""
     tokens = {name: token(value) for name, value in inputs.items()}
-    return str(hash_objects(stage_name, tokens, code_digest(CODE[stage_name]), raise_on_failure=True))
+    return str(hash_objects(stage_name, tokens, code or code_digest(CODE[stage_name]), raise_on_failure=True))
+
+
+def code_as_imported(code: Code) -> str | None:
+    """The digest of ``code`` now, when it is imported: an edit during a run must not be taken for what the run does.
+
+    None for ``models``: the process that runs it starts later, from what lies on disk then.
+    """
+    return None if "models" in code.modules else code_digest(code)
 
 
 def token(value: Any) -> Any:

@@ -27,6 +27,7 @@ __all__ = [
     "GateRefused",
     "ManifestMissing",
     "OutOfMemory",
+    "PackDamaged",
     "PermanentSourceError",
     "RateLimited",
     "RootNotWritable",
@@ -110,3 +111,7 @@ class OutOfMemory(TrainingError):
     def __init__(self, message: str, batch_size: int | None = None) -> None:
         super().__init__(message)
         self.batch_size = batch_size
+
+
+class PackDamaged(TrainingError):
+    """A pack does not have the bytes that its card promises."""

@@ -51,7 +51,10 @@ def run_fit(job: str, run_dir: Path, request: dict[str, Any], follow: Follow) ->
         finally:
             end(child)
     if child.returncode:
-        raise failure(run_dir, child.returncode, log_file)
+        error = failure(run_dir, child.returncode, log_file)
+        if isinstance(error, errors.PackDamaged):
+            (Path(request["pack_dir"]) / "pack.json").unlink(missing_ok=True)  # the next run packs again
+        raise error
 
 
 def _events(child: subprocess.Popen[bytes], metrics: Path, position: int) -> Iterator[dict[str, Any]]:
@@ -97,6 +100,8 @@ def failure(run_dir: Path, code: int, log_file: Path) -> errors.DarkroomError:
             return errors.OutOfMemory(message, batch_size=fields.get("batch_size"))
         case "ConstantOutputs":
             return errors.ConstantOutputs(message)
+        case "PackDamaged":
+            return errors.PackDamaged(message)
         case "ConfigError" | "DeviceMissing":
             return errors.ConfigError(message)
         case _:

@@ -160,9 +160,13 @@ def _claim(where: Layout, name: str, facts: dict[str, Any], table: pa.Table, rep
         _write_files(draft, facts, table, report)
         os.rename(draft, final)
     except OSError as error:
-        if final.exists():
+        if (final / "snapshot.json").exists():
             raise SnapshotConflict(
                 f"version {facts['version']} of {name!r} was published by another run meanwhile: refresh again"
+            ) from error
+        if final.exists():
+            raise SnapshotConflict(
+                f"{str(final)!r} has no snapshot.json, so it is none, and stands in the way: remove it, refresh again"
             ) from error
         raise
     finally:

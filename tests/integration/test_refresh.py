@@ -203,6 +203,19 @@ def test_a_deleted_photo_file_is_fetched_again(root: Layout, site: StandIn, data
     assert site.stats()["images_total"] == asked + 1
 
 
+def test_a_deleted_turned_file_is_made_again(root: Layout, site: StandIn, dataset: Dataset, ran: Ran) -> None:
+    """A file that the rotate stage wrote comes back, byte for byte, without asking the site."""
+    found = photos(root, refresh_dataset(dataset)).values()
+    row = next(row for row in found if row["blob"] is not None and row["blob"] != row["sha256"])
+    file = root.blob(row["blob"], row["format"])
+    data = file.read_bytes()
+    file.unlink()
+    ran.clear()
+    assert not refresh_dataset(dataset).is_new
+    assert file.read_bytes() == data
+    assert bodies(ran) == {"rotate": 1}
+
+
 def test_what_was_fetched_before_a_failure_is_kept(
     root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ def act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Act:
     def run(program: str, **request: Any) -> list[dict[str, Any]]:
         (package / "fit.py").write_text(STAND_IN + program)
         followed: list[dict[str, Any]] = []
-        fitting.run_fit("train", tmp_path, request, followed.append)
+        fitting.run_fit("train", tmp_path, {"pack_dir": str(tmp_path / "pack"), **request}, followed.append)
         return followed
 
     return run
@@ -87,7 +87,7 @@ def test_the_process_is_told_everything(act: Act, tmp_path: Path) -> None:
     """RUN.json has the job, the folder, the machine's settings, and what was asked; it stays for whoever looks."""
     assert act("event('asked', **request)", run_id="r", seed=3)[0] == {
         "event": "asked", "job": "train", "run_dir": str(tmp_path), "device": "auto", "threads": None,
-        "run_id": "r", "seed": 3,
+        "run_id": "r", "seed": 3, "pack_dir": str(tmp_path / "pack"),
     }  # fmt: skip
     assert json.loads((tmp_path / "train.run.json").read_text())["seed"] == 3
 
@@ -100,7 +100,7 @@ def test_the_process_is_told_everything(act: Act, tmp_path: Path) -> None:
         ("ConstantOutputs", {}, errors.ConstantOutputs, {}),
         ("ConfigError", {"key": "epochs"}, errors.ConfigError, {}),
         ("DeviceMissing", {}, errors.ConfigError, {}),
-        ("PackDamaged", {}, errors.TrainingError, {}),
+        ("PackDamaged", {}, errors.PackDamaged, {}),
         ("CheckpointMismatch", {}, errors.TrainingError, {}),
         ("SomethingNew", {}, errors.TrainingError, {}),
     ],
@@ -113,6 +113,16 @@ def test_every_error_of_the_process_comes_back_as_one_of_ours(
         act(f"error({kind!r}, 'what to do', 9, **{fields!r})")
     assert type(caught.value) is expected
     assert {name: getattr(caught.value, name) for name in facts} == facts
+
+
+def test_a_damaged_pack_is_made_again_by_the_next_run(act: Act, tmp_path: Path) -> None:
+    """Its card goes, so that its cached result no longer counts."""
+    card = tmp_path / "pack" / "pack.json"
+    card.parent.mkdir()
+    card.write_text("{}")
+    with pytest.raises(errors.PackDamaged):
+        act("error('PackDamaged', 'pack again', 3)")
+    assert not card.exists()
 
 
 def test_every_error_of_models_is_understood() -> None:

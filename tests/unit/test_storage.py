@@ -89,10 +89,11 @@ def test_blobs_are_kept_once_and_checked(where: Layout) -> None:
         blobs.get(where, digest, "JPEG")
 
 
-def test_a_cut_blob_is_written_again(where: Layout) -> None:
-    """A blob that a crash of the machine left short is healed by the next put."""
+@pytest.mark.parametrize("harm", [b"pic", b"Picture"])
+def test_a_damaged_blob_is_written_again(where: Layout, harm: bytes) -> None:
+    """A blob that was cut or changed is healed by the next put."""
     digest = blobs.put(where, b"picture", "JPEG")
-    where.blob(digest, "JPEG").write_bytes(b"pic")
+    where.blob(digest, "JPEG").write_bytes(harm)
     blobs.put(where, b"picture", "JPEG")
     assert blobs.get(where, digest, "JPEG") == b"picture"
 
