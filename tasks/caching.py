@@ -78,6 +78,7 @@ def stage(stage_name: str, /, **options: Any) -> dict[str, Any]:
     """Options of ``@task`` for a stage: cached by content below the data root, retried if the error is transient."""
     return {
         "name": stage_name,
+        "task_run_name": options.get("name", stage_name),  # without Prefect's random ending
         "cache_policy": StageCache(stage=stage_name, code=code_as_imported(CODE[stage_name])),
         "result_storage": layout().cache,
         "result_serializer": "json",

@@ -191,7 +191,10 @@ def rejected(db: duckdb.DuckDBPyConnection, table: pa.Table, layout: Layout) -> 
             is_one &= pc.field(name).is_null() if value is None else pc.field(name) == value
         rows = drawn(table.filter(is_one), REASON_PHOTOS)
         cards = pictures(layout, rows, [dimensions(row) for row in rows])
-        shown.append({"stage": stage or "", "reason": words(reason), "photos": count, "pictures": cards})
+        is_seen = any(card.uri for card in cards)
+        shown.append(
+            {"stage": stage or "", "reason": words(reason), "photos": count, "pictures": cards, "is_seen": is_seen}
+        )
     return shown
 
 
@@ -335,7 +338,7 @@ def owners(db: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "top_share": top_share, "chart": chart(
             figures.lorenz(counts), "Concentration",
             f"Lorenz curve of photos over {len(counts):,} owners; Gini coefficient {gini:.2f}, and the most prolific "
-            f"tenth of the owners has {top_share:.0%} of the photos.",
+            f"tenth of the owners has {100 * top_share:.0f} % of the photos.",
         ),
     }  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tasks.figures import ACCENT, INK, KEPT, MUTED, REJECTED, SECOND, Floats, drawing, legend
 
@@ -16,25 +16,24 @@ WILSON_Z = 1.96  # 95 %
 def losses(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     """Loss on train and val, and the learning rate below, over epochs; the best epoch on val is marked.
 
-    ``epochs``: mappings with epoch (from 0; people count from 1), loss, val_loss, lr.
+    ``epochs``: mappings with epoch (from 1), loss, val_loss, lr.
     """
     with drawing("losses", heights=(3.0, 1.0)) as sheet:
         upper, lower = sheet.panels
-        epoch = [row["epoch"] + 1 for row in epochs]
+        epoch = [row["epoch"] for row in epochs]
         mark = "o" if len(epoch) == 1 else None
         upper.plot(epoch, [row["loss"] for row in epochs], color=ACCENT, marker=mark, label="train")
-        held_out = [(row["epoch"] + 1, row["val_loss"]) for row in epochs if row.get("val_loss") is not None]
+        held_out = [(row["epoch"], row["val_loss"]) for row in epochs if row.get("val_loss") is not None]
         if held_out:
             upper.plot(*zip(*held_out, strict=True), color=SECOND, marker=mark, label="val")
             best = min(held_out, key=lambda pair: pair[1])
             upper.plot(*best, "o", color=SECOND, markersize=5, label=f"best val {best[1]:.4g} (epoch {best[0]})")
         upper.set_ylabel("loss")
         lower.plot(epoch, [row["lr"] for row in epochs], color=MUTED, marker=mark)
-        lower.set(xlabel="epoch", ylabel="lr", ylim=(0, None))
+        lower.set(xlabel="epoch", ylabel="learning\nrate", ylim=(0, None))
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-        lower.yaxis.set_major_locator(MaxNLocator(nbins=2))
-        lower.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2), useMathText=False)
-        lower.yaxis.get_offset_text().set_color(MUTED)
+        lower.yaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 4, 5, 10]))
+        lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         legend(upper)
     return sheet.svg
 
@@ -106,7 +105,14 @@ def reliability(probability: Floats, is_crop: Bools, weight: Floats) -> bytes:
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="perfectly calibrated")
         spread = np.clip([seen - 100 * low, 100 * high - seen], 0, None)
         axes.errorbar(
-            100 * said / mass, seen, yerr=spread, fmt="o-", color=ACCENT, capsize=3, linewidth=1.0, label="network"
+            100 * said / mass,
+            seen,
+            yerr=spread,
+            fmt="o-",
+            color=ACCENT,
+            capsize=3,
+            linewidth=1.0,
+            label="network, 95 % interval",
         )
         axes.set(
             xlim=(-2, 102), ylim=(-2, 104), xlabel="predicted probability of a crop, %", ylabel="crops among them, %"

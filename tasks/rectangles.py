@@ -131,7 +131,7 @@ def rectangles_jpeg(run_dir: Path, pack_dir: Path, columns: int = 3, cell_width_
 
 
 def tile(example: Example, width_px: int) -> Image.Image:
-    """The frame with both rectangles and one line of text below."""
+    """The frame with both rectangles and one line of text below, whose colours are their key."""
     height_px = round(example.frame.height * width_px / example.frame.width)
     canvas = Image.new("RGB", (width_px, height_px + 20), "white")
     canvas.paste(example.frame.resize((width_px, height_px), Image.Resampling.BICUBIC))
@@ -140,6 +140,12 @@ def tile(example: Example, width_px: int) -> Image.Image:
         left, top = area.x * (width_px - 1), area.y * (height_px - 1)
         right, bottom = left + area.width * (width_px - 1), top + area.height * (height_px - 1)
         draw.rectangle((left, top, right, bottom), outline=colour, width=EDGE_PX)
-    factors = f"size {example.row['size_factor']:.2f}, predicted {example.row['pred_size_factor']:.2f}"
-    draw.text((2, height_px + 4), f"{example.kind}: IoU {example.iou:.2f}; {factors}", fill="black", font_size=12)
+    left = 2.0
+    for words, colour in (
+        (f"{example.kind}, IoU {example.iou:.2f}:  ", "black"),
+        (f"true size {example.row['size_factor']:.2f}  ", PALETTE["true"]),
+        (f"predicted {example.row['pred_size_factor']:.2f}", PALETTE["predicted"]),
+    ):
+        draw.text((left, height_px + 4), words, fill=colour, font_size=12)
+        left += draw.textlength(words, font_size=12)
     return canvas

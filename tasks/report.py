@@ -31,9 +31,14 @@ def templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("tasks"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    pages.filters |= {"count": lambda n: f"{n:,}", "percent": percent, "megabytes": lambda n: f"{n / 1e6:,.1f} MB"}
-    pages.filters |= {"words": dataset_page.words, "figure": lambda value: f"{value:.4f}"}
+    pages.filters |= {"count": lambda n: f"{n:,}", "percent": percent, "megabytes": megabytes}
+    pages.filters |= {"words": dataset_page.words, "figure": lambda value: f"{value:.3f}", "signed": run_page.signed}
     return pages
+
+
+def megabytes(size_bytes: int) -> str:
+    """``253 MB``, on one line; a tenth is told where it matters."""
+    return f"{size_bytes / 1e6:,.{0 if size_bytes >= 1e8 else 1}f}\N{NO-BREAK SPACE}MB"
 
 
 def percent(share: float) -> str:

@@ -1,6 +1,7 @@
 """What a report says of a training run: figures beside trivial baselines, curves, errors, and rectangles to look at."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ def context(run_dir: Path, pack_dir: Path, photos: Mapping[tuple[str, str], Row]
         "contents": CONTENTS,
         "run_id": run_dir.name,
         "evaluation": evaluation,
+        "threshold": 1 / (1 + math.exp(-evaluation["threshold"])),
         "figures": [(each, strip(each), sentence(each)) for each in evaluation["figures"]],
         "verdict": verdict(evaluation["figures"]),
         "examples": {title: [card for card in cards if card.example.kind == kind] for kind, title in KINDS.items()},
@@ -89,8 +91,13 @@ def sentence(figure: Row) -> str:
         return "beats it"
     low, high = figure.get("difference_low"), figure.get("difference_high")
     if low is not None and high is not None and low <= 0 <= high:
-        return "does NOT beat it: the interval of the difference holds 0"
-    return "does NOT beat it: it is worse"
+        return "does not beat it: the interval of the difference holds 0"
+    return "does not beat it: it is worse"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, a true minus."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def strip(figure: Row) -> Strip:
@@ -148,12 +155,12 @@ def error_charts(columns: Columns) -> list[Chart]:
         chart(
             figures_run.accuracy_by_size_factor(columns["size_factor"], right, is_crop), "Accuracy by size factor",
             f"Share of samples told right as crop or whole, by tenths of the size factor; over all, weighted to half "
-            f"crops, it is {share:.1%}.",
+            f"crops, it is {100 * share:.1f} %. Intervals take samples as independent.",
         ),
         chart(
             figures_run.reliability(columns["crop_probability"], is_crop, columns["weight"]), "Reliability",
             "Share of crops against the predicted probability of a crop, by tenths; on the diagonal the network "
-            "knows how sure it may be.",
+            "knows how sure it may be. Intervals take samples as independent.",
         ),
     ]  # fmt: skip
 
@@ -168,7 +175,7 @@ def loss_chart(metrics: Path) -> Chart | None:
     seconds = sum(row.get("seconds", 0.0) for row in rows)
     return chart(
         figures_run.losses(rows), "Loss and learning rate",
-        f"Loss on train and val over {len(rows):,} epochs, {seconds:,.0f} s in all: train from {rows[0]['loss']:.4g} "
+        f"Loss on train and val over {len(rows):,} epochs, {seconds:,.0f} s in all. Train from {rows[0]['loss']:.4g} "
         f"to {rows[-1]['loss']:.4g}, val from {rows[0]['val_loss']:.4g} to {rows[-1]['val_loss']:.4g}.",
     )  # fmt: skip
 
@@ -190,7 +197,7 @@ def flat(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
             if not any(isinstance(item, Mapping) for item in value):
                 yield f"{prefix}{name}", ", ".join(map(text, value)) or "none"
         else:
-            yield f"{prefix}{name}", text(value)
+            yield f"{prefix}{name}", str(value) if name.endswith("seed") else text(value)
 
 
 def text(value: Any) -> str:

@@ -45,11 +45,30 @@ def test_scenes_alone_have_no_centre() -> None:
 
 def test_leaves_are_spread_evenly() -> None:
     """Each ninth of the window holds a ninth of the leaves' centres, and borders are covered from outside."""
-    fields = [_scatter(np.random.default_rng(seed), 600, 400, 1.0) for seed in range(20)]
+    fields = [_scatter(np.random.default_rng(seed), 600, 400, 8.0) for seed in range(20)]
     radius, x, y = (np.concatenate(column) for column in zip(*fields, strict=True))
     counts, _, _ = np.histogram2d(x, y, bins=3, range=((0, 600), (0, 400)))
     assert counts / counts.mean() == pytest.approx(np.ones((3, 3)), abs=0.1)
-    assert (radius[(x < 0) | (x > 600)] > 0).any()
+    assert (x + radius < 8).any()
+    assert (x - radius > 592).any()
+
+
+def _fine_structure(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Logarithms of the power and of the kurtosis of the finest differences of a photo, reduced to a thumbnail."""
+    thumbnail = np.asarray(Image.fromarray(photo).resize((72, 48), Image.Resampling.BOX), np.float64).mean(axis=2)
+    differences = np.concatenate([np.diff(thumbnail, axis=axis).ravel() for axis in (0, 1)])
+    power = (differences**2).mean()
+    return np.log([power, (differences**4).mean() / power**2])
+
+
+def test_scenes_alone_have_no_scale() -> None:
+    """Without a lens, a quarter of a photo looks like the whole: neither finer, nor coarser, nor sharper."""
+    changes = []
+    for seed in range(16):
+        photo = render(seed, 1620, 1080, BARE)
+        quarters = [photo[y : y + 540, x : x + 810] for y in (0, 540) for x in (0, 810)]
+        changes.append(np.mean([_fine_structure(quarter) for quarter in quarters], axis=0) - _fine_structure(photo))
+    assert np.mean(changes, axis=0) == pytest.approx(np.zeros(2), abs=0.09)
 
 
 def test_colour_fringes_grow_from_the_centre() -> None:

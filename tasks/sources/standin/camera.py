@@ -1,39 +1,44 @@
 """A synthetic camera: a scene that tells nothing, photographed through a lens that tells where its centre is.
 
-Scenes are dead leaves with radii of density r^-3 under a random global zoom, plus 1/f texture and light: stationary and
-scale-free, without horizon, gravity or composition. So only the lens (vignetting, lateral chromatic aberration) tells
-which part of the frame a crop shows, and at strength 0 nothing does.
+A scene is a sum of octaves of translucent leaves: every octave has the law of the one below, twice as large, and all
+are shifted together by a random part of an octave. So a crop and the whole have the same law, whatever the size of the
+crop: no horizon, no gravity, no composition, no smallest or largest thing that could be seen. Only the lens
+(vignetting, lateral chromatic aberration) tells which part of the frame a crop shows; at strength 0 nothing does.
+Opaque leaves, or a tone curve, would not do: the more octaves lie inside a pixel, the greyer they would make it, and
+there is one more of them in a pixel of the whole than in one of its half.
 
-Source: dead leaves: Lee, Mumford, Huang, "Occlusion models for natural images", IJCV 41 (2001); vignetting polynomial
-and colour scaling: the perturbations of Van Hoorick and Vondrick, "Dissecting Image Crops", ICCV 2021.
+Source: Mumford and Gidas, "Stochastic models for generic images", Quarterly of Applied Mathematics 59 (2001);
+vignetting polynomial and colour scaling: the perturbations of Van Hoorick and Vondrick, "Dissecting Image Crops",
+ICCV 2021.
 """
 
 import math
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Sample = TypeVar("Sample", np.float32, np.uint8)
+Places = npt.NDArray[np.float64]
 
 TILE_PX = 512
 NOISE_SIGMA = 32.0  # of the stored tile, in grey levels; photos scale it down
 MARGIN = 0.012  # scene beyond each border: a channel that is scaled inwards still finds pixels there
 CHROMATIC_MAX = 0.0035  # a red and a blue frame differ by up to 0.7 % in size: 3 px each way in a 1620 px corner
-COVERAGE = 0.7  # leaves over each point of the scene, per factor e of their radius
-LEAF_MAX = 8.0  # heights of the scene
-LEAF_MIN_PX = 6.0  # of the scene, before the zoom
-CRUMB_MIN_PX = 0.7
+COVERAGE = 0.3  # leaves over each point of the scene, per octave of their radius
+CONTRAST = (20.0, 45.0)  # grey levels by which a leaf changes what lies under it, where it lets through e times less
+LEAF_MAX = 8.0  # heights of the scene: radius of the largest leaves
+LEAF_MIN_PX = 1.0  # of the scene, half an octave less or more: below what a packed frame resolves
+DRAWN_MIN_PX = 12.0  # smaller leaves are too many to be drawn one by one: they are cut from a tile
+SUPERSAMPLING = 4  # of that tile: a disc of one pixel has its exact area on average
+STEP_BITS = 4  # of fixed point: a grey level has 2^4 steps
+ZERO = 1 << 14  # in steps: half of what 15 bits hold
 SHRINK = (1.8, 2.6)  # the scene is drawn smaller than the photo by this factor
-SHARPENING = (0.05, 0.3)  # makes up for what enlarging takes away, so that crops look as crisp as whole photos
-CRUMB_COVERAGE = 0.12  # measured: thumbnails of crops then have the spectrum of whole photos
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,7 @@ def render(seed: int, width: int, height: int, lens: Lens) -> Pixels:
     """The photo of scene ``seed``, (height, width, 3) RGB. Same arguments, same pixels."""
     rng = np.random.default_rng(seed)
     scene_width, scene_height = _scene_size(rng, width, height)
-    zoom = float(np.exp(rng.uniform(math.log(0.6), math.log(2.6))))
-    leaves = _draw_leaves(rng, scene_width, scene_height, zoom)
+    leaves = _pile_leaves(rng, scene_width, scene_height)
     gain = _texture(rng, leaves[..., 3]) * _light(rng, scene_width, scene_height)
     gain *= vignetting_gain(scene_width, scene_height, float(lens.vignetting * rng.uniform(0.6, 1.0)))
     scene = np.clip(leaves[..., :3] * gain[..., None], 0, 255).astype(np.uint8)
@@ -74,55 +78,97 @@ def render(seed: int, width: int, height: int, lens: Lens) -> Pixels:
 
 
 def _scene_size(rng: np.random.Generator, width: int, height: int) -> tuple[int, int]:
-    """Scenes are drawn smaller than the photo: fast, and sharpness says less about the scale of a crop."""
+    """Scenes are drawn smaller than the photo: fast, and no packed frame resolves the difference."""
     shrink = rng.uniform(*SHRINK)
     return math.ceil(width * (1 + 2 * MARGIN) / shrink), math.ceil(height * (1 + 2 * MARGIN) / shrink)
 
 
-def _draw_leaves(rng: np.random.Generator, width: int, height: int, zoom: float) -> Pixels:
-    """Opaque discs and polygons, the last one on top; (height, width, 4) RGBA where A holds how rough the leaf is."""
-    palette = _palette(rng)
-    image = Image.new("RGBA", (width, height), tuple(palette[0].tolist()))
+def _pile_leaves(rng: np.random.Generator, width: int, height: int) -> Pixels:
+    """(height, width, 4) RGB and roughness: every leaf adds numbers of its own to what lies under it.
+
+    The four sums are fields of one integer, so that an octave costs one look-up and one addition a pixel.
+    """
+    palette, least_px = _palette(rng), LEAF_MIN_PX * 2 ** rng.uniform(-0.5, 0.5)
+    mood = rng.uniform(85, 165) + np.append(rng.normal(0, 15, 3), 0)
+    total = np.full((height, width), _pack(mood) + _pack(np.full(4, ZERO >> STEP_BITS)), "<i8")
+    for octave in range(math.ceil(math.log2(LEAF_MAX * height / least_px))):
+        leaf = _octave(rng, octave, least_px, width, height)
+        tints = palette[rng.integers(0, len(palette), 256)] * rng.uniform(0.6, 1.25, (256, 1))
+        tints[0] = 0  # where there is no leaf
+        total += _pack(tints)[leaf]
+    levels = total.view("<i2").reshape(height, width, 4)
+    return np.asarray(np.clip((levels - ZERO) >> STEP_BITS, 0, 255), np.uint8)
+
+
+def _pack(levels: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(..., 4) grey levels as one integer each, 16 bits for each of the four; a sum of integers is a sum of each."""
+    steps = np.rint(levels * (1 << STEP_BITS)).astype(np.int64)
+    return np.asarray((steps << np.array([0, 16, 32, 48])).sum(-1))
+
+
+def _octave(rng: np.random.Generator, octave: int, least_px: float, width: int, height: int) -> Pixels:
+    """(height, width): number of the leaf on top, among those whose radius is 1 to 2 times 2^octave least_px, or 0."""
+    if least_px * 2**octave >= DRAWN_MIN_PX:
+        window = Image.new("L", (width, height))
+        _draw(rng, window, *_scatter(rng, width, height, least_px * 2**octave))
+        return np.asarray(window)
+    top, left = rng.uniform(0, TILE_PX, 2)
+    rows = (top + np.arange(height) * (LEAF_MIN_PX / least_px)).astype(np.intp) % TILE_PX
+    columns = (left + np.arange(width) * (LEAF_MIN_PX / least_px)).astype(np.intp) % TILE_PX
+    return np.asarray(_leaf_tile(octave)[rows][:, columns])
+
+
+@lru_cache(maxsize=8)
+def _leaf_tile(octave: int) -> Pixels:
+    """(TILE_PX, TILE_PX) of the leaves of one octave for least_px = LEAF_MIN_PX, that repeats without a seam."""
+    rng = np.random.default_rng([3, octave])
+    least_px = LEAF_MIN_PX * 2**octave
+    count = round(COVERAGE * TILE_PX**2 / _mean_area(least_px))
+    place, radius = rng.uniform(0, TILE_PX, (2, count, 1)), _radii(rng, count, least_px)
+    shift = TILE_PX * np.array([[-1, 0, 1]])
+    tile = Image.new("L", (TILE_PX * SUPERSAMPLING, TILE_PX * SUPERSAMPLING))
+    _draw(rng, tile, SUPERSAMPLING * radius, SUPERSAMPLING * (place[0] + shift), SUPERSAMPLING * (place[1] + shift))
+    return np.asarray(tile)[::SUPERSAMPLING, ::SUPERSAMPLING].copy()
+
+
+def _mean_area(least_px: float) -> float:
+    """Of discs with the radii that ``_radii`` draws."""
+    return 2 * math.pi * math.log(2) / 0.75 * least_px**2
+
+
+def _radii(rng: np.random.Generator, count: int, least_px: float) -> npt.NDArray[np.float64]:
+    """``count`` radii of density r^-3 from ``least_px`` to twice that: all parts of the octave cover the same area."""
+    return np.asarray(least_px * (1 - 0.75 * rng.random(count)) ** -0.5)
+
+
+def _scatter(rng: np.random.Generator, width: int, height: int, least_px: float) -> tuple[Places, Places, Places]:
+    """Radius, x and y of the leaves of one octave that may touch the window: as many at its borders as inside."""
+    margin_px = 2 * least_px
+    area = (width + 2 * margin_px) * (height + 2 * margin_px)
+    count = int(rng.poisson(COVERAGE * area / _mean_area(least_px)))
+    x = rng.uniform(-margin_px, width + margin_px, count)
+    y = rng.uniform(-margin_px, height + margin_px, count)
+    return _radii(rng, count, least_px), x, y
+
+
+def _draw(rng: np.random.Generator, image: Image.Image, radius: Places, x: Places, y: Places) -> None:
+    """Discs and regular polygons with numbers from 1 to 255, the last one on top.
+
+    ``x`` and ``y`` hold one place for each, or several side by side, (leaves, places): then at all pairs of them.
+    """
     pen = ImageDraw.Draw(image)
-    radius, x, y = _scatter(rng, width, height, zoom)
-    colour = _leaf_colours(rng, palette, len(radius)).tolist()
     corners = rng.integers(2, 7, len(radius)).tolist()  # 2 stands for a disc
-    turn = rng.uniform(0, 2 * math.pi, len(radius))
-    for index, count in enumerate(corners):
-        centre_x, centre_y, r, fill = x[index], y[index], radius[index], tuple(colour[index])
-        if count == 2:
-            pen.ellipse((centre_x - r, centre_y - r, centre_x + r, centre_y + r), fill=fill)
-        else:
-            pen.polygon(_corners(centre_x, centre_y, r, max(count, 3), turn[index]), fill=fill)
-    return _strew_crumbs(rng, np.asarray(image), palette, zoom)
-
-
-def _strew_crumbs(rng: np.random.Generator, leaves: Pixels, palette: npt.NDArray[np.int64], zoom: float) -> Pixels:
-    """``leaves`` under the leaves that are too small and too many to draw one by one."""
-    height, width = leaves.shape[:2]
-    small = _cut(_crumb_tile(), rng, math.ceil(width / zoom), math.ceil(height / zoom))
-    crumbs = np.asarray(Image.fromarray(np.ascontiguousarray(small)).resize((width, height), Image.Resampling.NEAREST))
-    colours = _leaf_colours(rng, palette, 256).astype(np.uint8)
-    return np.where(crumbs[..., None] > 0, colours[crumbs], leaves)
-
-
-@lru_cache(maxsize=1)
-def _crumb_tile() -> Pixels:
-    """(TILE_PX, TILE_PX) of discs below LEAF_MIN_PX, without a seam: 0 where there is none, else a colour's index."""
-    rng = np.random.default_rng(3)
-    image = Image.new("L", (TILE_PX, TILE_PX))
-    pen = ImageDraw.Draw(image)
-    radii = _radii(
-        rng, int(CRUMB_COVERAGE * TILE_PX**2 / _mean_area(CRUMB_MIN_PX, LEAF_MIN_PX)), CRUMB_MIN_PX, LEAF_MIN_PX
-    )
-    for r in radii.tolist():
-        x, y = rng.uniform(0, TILE_PX, 2).tolist()
-        fill = int(rng.integers(1, 256))
-        for left in (x - TILE_PX, x, x + TILE_PX):
-            for top in (y - TILE_PX, y, y + TILE_PX):
-                if -r < left < TILE_PX + r and -r < top < TILE_PX + r:
-                    pen.ellipse((left - r, top - r, left + r, top + r), fill=fill)
-    return np.asarray(image)
+    turn = rng.uniform(0, 2 * math.pi, len(radius)).tolist()
+    number = rng.integers(1, 256, len(radius)).tolist()
+    for index, r in enumerate((radius - 0.5).tolist()):  # Pillow draws the pixels on the outline, too
+        for left in np.atleast_1d(x[index]).tolist():
+            for top in np.atleast_1d(y[index]).tolist():
+                if not (-r < left < image.width + r and -r < top < image.height + r):
+                    continue
+                if corners[index] == 2:
+                    pen.ellipse((left - r, top - r, left + r, top + r), fill=number[index])
+                else:
+                    pen.polygon(_corners(left, top, r, max(corners[index], 3), turn[index]), fill=number[index])
 
 
 def _corners(x: float, y: float, r: float, count: int, turn: float) -> list[float]:
@@ -132,44 +178,14 @@ def _corners(x: float, y: float, r: float, count: int, turn: float) -> list[floa
     return [v for a in angles for v in (x + r * math.cos(a), y + r * math.sin(a))]
 
 
-def _mean_area(least: float, most: float) -> float:
-    """Of discs whose radii have the density r^-3 between ``least`` and ``most``."""
-    return 2 * math.pi * math.log(most / least) / (least**-2 - most**-2)
-
-
-def _radii(rng: np.random.Generator, count: int, least: float, most: float) -> npt.NDArray[np.float64]:
-    """``count`` radii of density r^-3: each octave covers the same area."""
-    return np.asarray((least**-2 - rng.random(count) * (least**-2 - most**-2)) ** -0.5)
-
-
-def _scatter(
-    rng: np.random.Generator, width: int, height: int, zoom: float
-) -> tuple[list[float], list[float], list[float]]:
-    """Radii, x and y of the leaves that touch the window: a Poisson field over the plane, as dense at its borders."""
-    octaves = math.log(LEAF_MAX / LEAF_MIN_PX * height)
-    grid = LEAF_MIN_PX * zoom * np.exp((np.arange(256) + 0.5) / 256 * octaves)
-    expected = COVERAGE * octaves / 256 / (math.pi * grid**2) * (width + 2 * grid) * (height + 2 * grid)
-    radius = np.repeat(grid, rng.poisson(expected))
-    rng.shuffle(radius)
-    x = rng.uniform(-radius, width + radius)
-    y = rng.uniform(-radius, height + radius)
-    return radius.tolist(), x.tolist(), y.tolist()
-
-
-def _palette(rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """(8, 4) RGBA: a few hues around one mood, dark to light."""
-    mood, spread = rng.random(), rng.uniform(0.05, 0.5)
-    hue = (mood + spread * rng.standard_normal(8)) % 1.0
+def _palette(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(8, 4) grey levels that a leaf adds to red, green, blue and roughness: a few hues around one; their mean is 0."""
+    hue = (rng.random() + rng.uniform(0.05, 0.5) * rng.standard_normal(8)) % 1.0
     saturation, value = rng.beta(2, 3, 8), rng.uniform(0.15, 1.0, 8)
     wheel = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
-    colour = value[:, None] * (1 - saturation[:, None] * (1 - wheel))
-    return np.column_stack([colour * 255, rng.uniform(0, 255, 8)]).astype(np.int64)
-
-
-def _leaf_colours(rng: np.random.Generator, palette: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """(count, 4) RGBA: a palette entry each, lighter or darker, with a roughness of its own."""
-    colour = palette[rng.integers(0, len(palette), count)] * rng.uniform(0.6, 1.25, (count, 1))
-    return np.clip(colour + rng.normal(0, 8, (count, 4)), 0, 255).astype(np.int64)
+    colour = np.log(value[:, None] * (1 - saturation[:, None] * (1 - wheel)))
+    tints = np.column_stack([colour, rng.normal(0, 1, 8)])
+    return np.asarray((tints - tints.mean(0)) * rng.uniform(*CONTRAST))
 
 
 @lru_cache(maxsize=1)
@@ -182,12 +198,11 @@ def _fractal_tile() -> Floats:
     return np.asarray((tile - tile.mean()) / tile.std(), np.float32)
 
 
-def _cut(tile: npt.NDArray[Sample], rng: np.random.Generator, width: int, height: int) -> npt.NDArray[Sample]:
+def _cut(tile: Floats, rng: np.random.Generator, width: int, height: int) -> Floats:
     """A window of the endless repetition of ``tile`` at a random place."""
     top, left = (int(v) for v in rng.integers(0, TILE_PX, 2))
     rows, columns = -(-(top + height) // TILE_PX), -(-(left + width) // TILE_PX)
-    repeats = (rows, columns) + (1,) * (tile.ndim - 2)
-    return np.tile(tile, repeats)[top : top + height, left : left + width]
+    return np.tile(tile, (rows, columns))[top : top + height, left : left + width]
 
 
 def _texture(rng: np.random.Generator, roughness: npt.NDArray[np.uint8]) -> Floats:
@@ -225,10 +240,8 @@ def _refract(rng: np.random.Generator, scene: Pixels, width: int, height: int, c
     shift = rng.uniform(0.5, 1.0, 2) * CHROMATIC_MAX * chromatic
     scales = (1 + shift[0], 1.0, 1 - shift[1])
     scene_height, scene_width = scene.shape[:2]
-    k = float(rng.uniform(*SHARPENING))
-    crisp = Image.fromarray(scene).filter(ImageFilter.Kernel((3, 3), [-k] * 4 + [1 + 8 * k] + [-k] * 4, scale=1))
     planes = []
-    for plane, scale in zip(crisp.split(), scales, strict=True):
+    for plane, scale in zip(Image.fromarray(scene).split(), scales, strict=True):
         half_width = scene_width / 2 / (1 + 2 * MARGIN) / scale
         half_height = scene_height / 2 / (1 + 2 * MARGIN) / scale
         box = (
@@ -242,19 +255,22 @@ def _refract(rng: np.random.Generator, scene: Pixels, width: int, height: int, c
 
 
 @lru_cache(maxsize=1)
-def _noise_tile() -> Pixels:
-    """(TILE_PX, TILE_PX, 3) of white noise about 128."""
+def _noise_tile() -> Image.Image:
+    """RGB of white noise about 128, TILE_PX wide and high."""
     noise = np.random.default_rng(2).normal(128, NOISE_SIGMA, (TILE_PX, TILE_PX, 3))
-    return np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+    return Image.fromarray(np.clip(np.rint(noise), 0, 255).astype(np.uint8))
 
 
 def _add_noise(rng: np.random.Generator, image: Image.Image, strength: float) -> Pixels:
     """Sensor noise of 1 to 6 grey levels; so wide a range that its level after resizing says little about the scale."""
     sigma = strength * float(np.exp(rng.uniform(0, math.log(6))))
-    scaled = [round(128 + (v - 128) * sigma / NOISE_SIGMA) for v in range(256)]
-    table = np.clip(scaled, 0, 255).astype(np.uint8)
-    noise = _cut(table[_noise_tile()], rng, image.width, image.height)
-    return np.asarray(ImageChops.add(image, Image.fromarray(np.ascontiguousarray(noise)), offset=-128))
+    scaled = [min(max(round(128 + (v - 128) * sigma / NOISE_SIGMA), 0), 255) for v in range(256)]
+    tile, noise = _noise_tile().point(scaled * 3), Image.new("RGB", image.size)
+    top, left = (int(v) for v in rng.integers(0, TILE_PX, 2))
+    for y in range(-top, image.height, TILE_PX):
+        for x in range(-left, image.width, TILE_PX):
+            noise.paste(tile, (x, y))
+    return np.asarray(ImageChops.add(image, noise, offset=-128))
 
 
 def encode_jpeg(image: Pixels, facts: CameraFacts, quality: int = 88) -> bytes:
