@@ -31,16 +31,20 @@ def show_snapshot(snapshot: SnapshotRef, joined: pa.Table) -> None:
     _show_link(f"{key}-report", Path(snapshot.uri) / "report.html", f"Report of {title}")
 
 
-def show_run(run: RunRef, pack: PackRef, report: Path) -> None:
-    """Figures beside their baselines, true and predicted rectangles, and a link to the report of a run."""
+def show_run(model: str, run: RunRef, pack: PackRef, report: Path) -> None:
+    """Figures beside their baselines, true and predicted rectangles, and a link to the report of a run.
+
+    ``model``: what the runs of one history in the UI have in common, such as dataset and recipe.
+    """
+    key = f"model-{model}".replace("_", "-")
     create_table_artifact(
         _figure_rows(run),
-        key=f"run-{run.run_id}-figures",
+        key=f"{key}-figures",
         description=f"Figures of run {run.run_id} on its test photos",
     )
     picture = rectangles_jpeg(Path(run.uri), layout().pack(pack.digest))
-    _show_picture(f"run-{run.run_id}-rectangles", picture, "True (green) and predicted (red) rectangles")
-    _show_link(f"run-{run.run_id}-report", report, f"Report of run {run.run_id}")
+    _show_picture(f"{key}-rectangles", picture, "True (green) and predicted (red) rectangles")
+    _show_link(f"{key}-report", report, f"Report of run {run.run_id}")
 
 
 def show_pipeline(snapshot: SnapshotRef, run: RunRef) -> None:

@@ -70,4 +70,7 @@ def run(site: services.Service, environment: dict[str, str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -6,13 +6,17 @@
 Run: ``prefect deployment run 'pipeline/crops'``, or ``pipeline(dataset={...}, recipe="...")`` from Python.
 """
 
+import logging
+
 from prefect import flow
 
 from flows import artifacts
-from flows.refresh import refresh_dataset
+from flows.refresh import in_words, refresh_dataset
 from flows.train import resolve, train_model
 from storage.records import Record, RunRef, SnapshotRef
 from tasks.dataset import Dataset
+
+LOG = logging.getLogger(__name__)
 
 
 class PipelineResult(Record):
@@ -28,5 +32,15 @@ def pipeline(dataset: Dataset, recipe: str = "crops_thumbnail", seed: int = 0) -
     resolve(recipe)
     snapshot = refresh_dataset(dataset, announce=False)
     run = train_model(f"{snapshot.dataset}@{snapshot.version}", recipe, seed)
+    LOG.info("%s@%d: %s", snapshot.dataset, snapshot.version, in_words(snapshot.counts))
+    for figure in run.figures:
+        LOG.info(
+            "%s: %.3f (%.3f to %.3f), baseline %.3f",
+            figure.label,
+            figure.value,
+            figure.low,
+            figure.high,
+            figure.baseline,
+        )
     artifacts.show_pipeline(snapshot, run)
     return PipelineResult(snapshot=snapshot, run=run)

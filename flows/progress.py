@@ -11,6 +11,8 @@ from prefect.futures import PrefectFuture, as_completed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tasks import fitting
+
 Result = TypeVar("Result")
 LINE_EVERY_S = 5.0
 CONSOLE = Console(stderr=True, highlight=False)
@@ -57,11 +59,19 @@ def one(label: str, future: PrefectFuture[Result]) -> Result:
 
 
 def training(label: str, future: PrefectFuture[Result], metrics: Path, epochs: int) -> Result:
-    """The result of a training's future, with a bar over the epochs that its metrics.jsonl has reached."""
+    """The result of a training's future, with a bar over the epochs that its metrics.jsonl has reached.
+
+    Whoever interrupts this ends the training, which saves its checkpoint first.
+    """
     with bar(label, epochs) as show:
-        while not future.state.is_final():
-            show(min(epoch_reached(metrics), epochs))
-            future.wait(timeout=1.0)
+        try:
+            while not future.state.is_final():
+                show(min(epoch_reached(metrics), epochs))
+                future.wait(timeout=1.0)
+        except BaseException:
+            fitting.STOP.set()
+            future.wait(timeout=fitting.GRACE_S)
+            raise
         show(epochs)
     return future.result()
 

@@ -62,17 +62,23 @@ def refresh_dataset(dataset: Dataset, allow_jump: bool = False, announce: bool =
             resource={"prefect.resource.id": f"darkroom.dataset.{dataset.name}"},
             payload={"snapshot": f"{dataset.name}@{snapshot.version}"},
         )
+    LOG.info("%s@%d: %s", snapshot.dataset, snapshot.version, in_words(snapshot.counts))
     artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
     return snapshot
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """``counts`` in one line of a log."""
+    return " ".join(f"{part}={photos}" for part, photos in counts.items())
 
 
 def find(dataset: Dataset) -> None:
     """Search, and put what was found into the ledger. Raises EmptyResult if the dataset has no photo at all."""
     now = datetime.now(UTC)
     futures = [
-        search.with_options(
-            refresh_cache=not is_closed(query, now), task_run_name=f"search {query.text or query.query_id}"
-        ).submit(dataset.source, query, is_closed(query, now))
+        search.with_options(refresh_cache=not is_closed(query, now), task_run_name=f"search {query.name}").submit(
+            dataset.source, query, is_closed(query, now)
+        )
         for query in dataset.queries
     ]
 

@@ -42,9 +42,11 @@ def train_model(snapshot: str, recipe: str = "crops_thumbnail", seed: int = 0) -
         metrics = where.run(run_id_of(packed, plain, seed)) / "metrics.jsonl"
         run = training("train", train.submit(packed, plain, seed), metrics, resolved.epochs)
         evaluated = one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed))
-    report = one("report", report_run.submit(joined, evaluated.evaluation, packed))
+    report = one(
+        "report", report_run.submit(joined, evaluated.evaluation, packed, f"{recipe} on {name}, version {version}")
+    )
     result = RunRef(run_id=run.run_id, uri=str(where.run(run.run_id)), figures=figures(evaluated.evaluation))
-    artifacts.show_run(result, packed, where.root / report.path)
+    artifacts.show_run(f"{name}-{recipe}", result, packed, where.root / report.path)
     return result
 
 

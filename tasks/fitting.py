@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tasks import errors
 
 GRACE_S = 30.0  # what a child gets to save its checkpoint after SIGTERM
 POLL_S = 0.2
+STOP = threading.Event()  # set by who gives up waiting: the child is ended, its checkpoint saved
 Follow = Callable[[dict[str, Any]], None]
 
 
@@ -40,10 +42,11 @@ def run_fit(job: str, run_dir: Path, request: dict[str, Any], follow: Follow) ->
     (run_dir / "error.json").unlink(missing_ok=True)
     metrics = run_dir / "metrics.jsonl"
     start = metrics.stat().st_size if metrics.exists() else 0
+    STOP.clear()
     with log_file.open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "models.fit", str(run_file)], stdout=log, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env=child_environment(),
+            stdin=subprocess.DEVNULL, env=child_environment(), start_new_session=True,  # Ctrl-C is ours, not its
         )  # fmt: skip
         try:
             for event in _events(child, metrics, start):
@@ -60,7 +63,7 @@ def run_fit(job: str, run_dir: Path, request: dict[str, Any], follow: Follow) ->
 def _events(child: subprocess.Popen[bytes], metrics: Path, position: int) -> Iterator[dict[str, Any]]:
     """Whole lines that the child appends to ``metrics``, until it has ended and all are read."""
     while True:
-        ended = child.poll() is not None
+        ended = child.poll() is not None or STOP.is_set()
         if metrics.exists():
             with metrics.open("rb") as stream:
                 stream.seek(position)

@@ -92,11 +92,11 @@ def report_dataset(joined: ManifestRef, dataset: str, rules: Mapping[str, Any] |
 
 
 @task(**caching.stage("report", name="report-run"))
-def report_run(joined: ManifestRef, run: FileRef, pack: PackRef, rules: Mapping[str, Any] | None = None) -> FileRef:
+def report_run(joined: ManifestRef, run: FileRef, pack: PackRef, title: str = "") -> FileRef:
     """The page about a run, beside the evaluation.json that ``run`` names."""
     where = layout()
     run_dir = (where.root / run.path).parent
-    page = run_report(manifest.read(where, joined), run_dir, where.pack(pack.digest), where, rules=rules).encode()
+    page = run_report(manifest.read(where, joined), run_dir, where.pack(pack.digest), where, title).encode()
     write_bytes(run_dir / "report.html", page)
     LOG.info("reported on run %s in %d bytes", run_dir.name, len(page))
     return manifest.file_ref(where, run_dir / "report.html")

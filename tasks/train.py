@@ -54,7 +54,9 @@ def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
     run_dir = where.run(run_id)
     run_dir.mkdir(parents=True, exist_ok=True)
     start_over_if_finished(run_dir)
-    artifact = create_progress_artifact(0.0, key=f"training-{run_id}", description=f"{recipe['name']}, run {run_id}")
+    artifact = create_progress_artifact(
+        0.0, key=f"training-{recipe['name']}".replace("_", "-"), description=f"{recipe['name']}, run {run_id}"
+    )
 
     def follow(event: dict[str, Any]) -> None:
         if event["event"] == "epoch":

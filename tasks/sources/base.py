@@ -73,6 +73,11 @@ class Query(BaseModel):
         return self
 
     @property
+    def name(self) -> str:
+        """What it looks for, as people see it in a list of task runs."""
+        return self.text or ", ".join(self.tags) or self.label or "everything"
+
+    @property
     def query_id(self) -> str:
         """A short name for what is asked: the same for the same query, always."""
         asked = json.dumps(self.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
