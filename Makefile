@@ -27,9 +27,11 @@ stop: .venv/.installed  ## end what `KEEP=1 make demo` left running
 	$(BIN)/python -m flows.services stop
 
 deploy: .venv/.installed  ## register every deployment of prefect.yaml
+	@$(BIN)/python -m flows.services check
 	$(BIN)/prefect --no-prompt deploy --all
 
 worker: .venv/.installed  ## run what the deployments start, until Ctrl-C
+	@$(BIN)/python -m flows.services check
 	$(BIN)/prefect worker start --pool darkroom --type process
 
 check: lint  ## format, lint, types, import contracts, fast tests

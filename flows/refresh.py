@@ -88,9 +88,7 @@ def find(dataset: Dataset) -> None:
 
     gather("search", futures, keep)
     if not ledger.read(layout(), dataset.name, "listings").num_rows:
-        raise EmptyResult(
-            f"no photo was found for any of the {len(dataset.queries)} queries of {dataset.name!r}: widen them"
-        )
+        raise EmptyResult(f"no photo was found by the queries of {dataset.name!r}: widen them")
 
 
 def fetch(dataset: Dataset) -> None:
@@ -150,6 +148,5 @@ def check_kept(dataset: Dataset, measured: list[ManifestRef], filtered: Manifest
     good = manifest.read_all(layout(), measured, ["measure_reason"])["measure_reason"].null_count
     kept = manifest.read(layout(), filtered)["filter_reason"].null_count - (filtered.rows - good)
     if not kept:
-        raise EmptyResult(
-            f"the filter of {dataset.name!r} keeps none of {filtered.rows:,} photos ({dataset.filter!r}): relax it"
-        )
+        rules = ", ".join(f"{name} {value}" for name, value in dataset.filter)
+        raise EmptyResult(f"the filter of {dataset.name!r} keeps none of {filtered.rows:,} photos ({rules}): relax it")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import requests
 
+from storage.errors import ConfigError, DarkroomError
 from storage.layout import Layout, layout, write_bytes
 from storage.settings import child_environment
 
@@ -211,14 +212,29 @@ def make_pool(environment: dict[str, str]) -> None:
     subprocess.run([*command, "--overwrite"], env=child_environment(**environment), check=True, capture_output=True)
 
 
+def check() -> None:
+    """Raises ConfigError unless the Prefect server that this folder's commands talk to answers."""
+    from prefect.settings import get_current_settings  # seconds to import, and nothing else here needs it
+
+    api_url = get_current_settings().api.url
+    if not (api_url and answers(f"{api_url}/health")):
+        raise ConfigError(f"no Prefect server answers at {api_url}: start one with `make ui`, or set PREFECT_API_URL")
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.services", description=__doc__.split("\n")[0])
-    parser.add_argument("action", nargs="?", choices=["serve", "stop"], default="serve")
-    if parser.parse_args().action == "stop":
-        print("ended: " + (", ".join(stop(layout())) or "nothing was running"))
-    else:
-        serve()
+    parser.add_argument("action", nargs="?", choices=["serve", "stop", "check"], default="serve")
+    action = parser.parse_args().action
+    try:
+        if action == "stop":
+            print("ended: " + (", ".join(stop(layout())) or "nothing was running"))
+        elif action == "check":
+            check()
+        else:
+            serve()
+    except (DarkroomError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

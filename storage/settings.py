@@ -16,8 +16,10 @@ import os
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from storage.errors import ConfigError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -31,7 +33,7 @@ class Settings(BaseSettings):
     flickr_api_key: SecretStr | None = Field(default=None, validation_alias="FLICKR_API_KEY")
     flickr_url: str = "https://api.flickr.com/services/rest/"
     image_hosts: str = "live.staticflickr.com"
-    contact: str = "https://github.com/darkroom"
+    contact: str = ""
     files_url: str = "http://127.0.0.1:4280"
     device: str = "auto"
     threads: int | None = None
@@ -44,8 +46,14 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read once; ``settings.cache_clear()`` reads them again."""
-    return Settings()
+    """The settings of this process, read once; ``settings.cache_clear()`` reads them again. Raises ConfigError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"DARKROOM_{'_'.join(map(str, each['loc'])).upper()}: {each['msg']}" for each in error.errors()
+        )
+        raise ConfigError(f"a setting of the environment cannot be used: {wrong}") from None
 
 
 def child_environment(**changes: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import jinja2
 import pyarrow as pa
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 
 from storage.records import SPLITS
 
+FLICKR_HOST = "www.flickr.com"
 FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc."
 COLUMNS = ("source", "photo_id", "title", "author", "author_id", "page_url", "licence", "licence_url", "changes")
 UNTITLED, UNKNOWN, UNSTATED = "untitled", "unknown", "unstated"
@@ -140,6 +142,7 @@ def described(table: pa.Table, facts: Mapping[str, Any]) -> dict[str, Any]:
     owners = Counter(owner for owner in photos["owner_id"].to_pylist() if owner)
     groups = Counter(group for group in photos["duplicate_group"].to_pylist() if group)
     sides = [pc.quantile(photos[side], [0.0, 0.5, 1.0]).to_pylist() for side in ("long_px", "short_px")]
+    hosts = {urlsplit(url).netloc for url in table["page_url"].to_pylist() if url}
     return {
         "facts": facts, "header": header(table, facts), "rules": fenced(facts["rules"]), "splits": SPLITS,
         "found": table.num_rows, "kept": photos.num_rows, "owners": len(owners),
@@ -147,13 +150,13 @@ def described(table: pa.Table, facts: Mapping[str, Any]) -> dict[str, Any]:
         "nameless": photos.num_rows - owners.total(), "bytes": pc.sum(photos["bytes"]).as_py() or 0,
         "licences": Counter(name or UNSTATED for name in photos["licence"].to_pylist()).most_common(),
         "labels": Counter(label for label in photos["label"].to_pylist() if label).most_common(),
-        "sources": sorted(set(table["source"].to_pylist())), "uploaded": period(photos, "uploaded_at"),
+        "uploaded": period(photos, "uploaded_at"),
         "taken": period(photos, "taken_at"), "sides": sides if photos.num_rows and sides[0][0] is not None else None,
         "turned": pc.sum(pc.not_equal(photos["blob"], photos["sha256"])).as_py() or 0,
         "divided": {column: divided(photos, column) for column in ("owner_id", "duplicate_group")},
         "later": pc.sum(pc.not_equal(photos["net_op"], 1)).as_py() or 0,
         "located": photos.num_rows - photos["latitude"].null_count, "repeated": groups.total() - len(groups),
-        "notice": FLICKR_NOTICE if "flickr" in table["source"].to_pylist() else "",
+        "notice": FLICKR_NOTICE if FLICKR_HOST in hosts else "", "hosts": sorted(hosts),
     }  # fmt: skip
 
 

@@ -218,7 +218,8 @@ class Client:
         self.sleep = sleep
         self._buckets: dict[tuple[str, Kind], TokenBucket] = {}
         self._lock = Lock()
-        self._session = _session(f"Darkroom/{version('darkroom')} (+{contact})", limits)
+        name = f"Darkroom/{version('darkroom')}"
+        self._session = _session(f"{name} (+{contact})" if contact else name, limits)
 
     def get(
         self, url: str, *, kind: Kind, hosts: frozenset[str], params: Mapping[str, str] | None = None,

@@ -31,7 +31,8 @@ T = TypeVar("T")
 Json = Mapping[str, Any]
 Licences = Mapping[str, tuple[str, str]]  # id -> name, URL
 
-KEY_PAGE = "https://www.flickr.com/services/apps/create/"
+FLICKR_PAGES = "https://www.flickr.com"
+KEY_PAGE = f"{FLICKR_PAGES}/services/apps/create/"
 LADDER = {
     "o": "Original", "6k": "X-Large 6K", "5k": "X-Large 5K", "4k": "X-Large 4K", "3k": "X-Large 3K", "k": "Large 2048",
     "h": "Large 1600", "l": "Large", "c": "Medium 800", "z": "Medium 640",
@@ -82,7 +83,7 @@ class Flickr:
         rows: dict[str, dict[str, Any]] = {}
         while pages.goes_on(len(rows)):
             for photo in api.call("flickr.photos.search", pages.read, **arguments(query), page=str(pages.page)):
-                row = listing(photo, query, licences, asked_at)
+                row = listing(photo, query, licences, asked_at, pages_of(settings.flickr_url))
                 rows.setdefault(row["photo_id"], row)
         listings = list(rows.values())[: query.limit]
         _tell(query, pages, listings)
@@ -244,7 +245,15 @@ def parse_licences(reply: Json) -> Licences:
         raise changed("flickr.photos.licenses.getInfo", "licenses.license") from None
 
 
-def listing(photo: Json, query: Query, licences: Licences, observed_at: datetime) -> dict[str, Any]:
+def pages_of(endpoint: str) -> str:
+    """Where photos have their pages: Flickr's, or those of a stand-in, whose photos are none of Flickr's."""
+    address = urlsplit(endpoint)
+    return FLICKR_PAGES if address.hostname == "api.flickr.com" else f"{address.scheme}://{address.netloc}"
+
+
+def listing(
+    photo: Json, query: Query, licences: Licences, observed_at: datetime, pages: str = FLICKR_PAGES
+) -> dict[str, Any]:
     """One row of ``listings``. A photo whose owner shows no picture has a row without ``image_url``."""
     photo_id, owner = text(photo["id"]), text(photo.get("owner"))
     ladder = list(renditions(photo, query.size))
@@ -254,7 +263,7 @@ def listing(photo: Json, query: Query, licences: Licences, observed_at: datetime
         "source": "flickr", "photo_id": photo_id, "query_id": query.query_id, "observed_at": observed_at,
         "owner_id": owner, "owner_name": text(photo.get("ownername")), "title": text(photo.get("title")),
         "tags": (text(photo.get("tags")) or "").split(), "label": query.label, **licence(photo, licences),
-        "page_url": f"https://www.flickr.com/photos/{owner}/{photo_id}/" if owner else None,
+        "page_url": f"{pages}/photos/{owner}/{photo_id}/" if owner else None,
         "image_url": best.get("url"), "size_label": best.get("label"),
         "listed_width": best.get("width"), "listed_height": best.get("height"),
         "uploaded_at": unix_time(photo.get("dateupload")), "taken_at": taken_at(photo),

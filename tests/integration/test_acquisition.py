@@ -102,7 +102,7 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
 
 def test_a_search_finds_every_photo_with_its_facts(root: Layout, serve: Serve, many: Catalogue) -> None:
     """What the site lists is what the manifest holds: each photo once, its facts those of the site."""
-    serve(many)
+    site = serve(many)
     outcome = search.fn("flickr", EVERYTHING)
     rows, truth = rows_of(root, outcome), {photo.id: photo for photo in many.listed()}
     assert ids(rows) == sorted(truth)
@@ -113,7 +113,7 @@ def test_a_search_finds_every_photo_with_its_facts(root: Layout, serve: Serve, m
         assert row["uploaded_at"] == photo.uploaded_at
         assert row["taken_at"] == (photo.taken_at and photo.taken_at.replace(microsecond=0))
         assert (row["latitude"], row["longitude"]) == (photo.location or (None, None))
-        assert row["page_url"] == f"https://www.flickr.com/photos/{photo.owner.nsid}/{photo.id}/"
+        assert row["page_url"] == f"{site.url}/photos/{photo.owner.nsid}/{photo.id}/", "no page of Flickr's"
         assert (row["image_url"] is not None and row["size_label"] == "Original") is photo.is_original_public
     names = {(truth[row["photo_id"]].licence, row["licence"]) for row in rows}
     assert len(names) == len({number for number, _ in names}) == 17

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.pipeline import pipeline
 from flows.refresh import refresh_dataset
 from flows.train import train_model
 from storage.layout import Layout
@@ -61,9 +62,14 @@ def test_the_crops_rules_keep_thirteen_photographs_which_are_too_few_to_train_on
         train_model("real-crops", "crops_thumbnail_narrow")
 
 
-def test_without_rules_every_photograph_is_kept(root: Layout, site: StandIn) -> None:
-    """None of the 225 is broken, and no two are the same."""
+def test_without_rules_every_photograph_is_kept_and_a_model_is_trained_and_evaluated(
+    root: Layout, site: StandIn
+) -> None:
+    """None of the 225 is broken, no two are the same; every figure has its baseline, and the report is there."""
     rules = {"min_long_px": 1, "min_short_px": 1, "aspect": None}
-    snapshot = refresh_dataset(dataset={"name": "real", "queries": QUERIES, "filter": rules})
-    assert sum(snapshot.counts.values()) == 225
-    assert snapshot.counts["rejected"] == 0
+    result = pipeline(dataset={"name": "real", "queries": QUERIES, "filter": rules}, recipe="crops_thumbnail_narrow")
+    assert sum(result.snapshot.counts.values()) == 225
+    assert result.snapshot.counts["rejected"] == 0
+    assert len(result.run.figures) == 7
+    assert all(figure.low <= figure.value <= figure.high for figure in result.run.figures)
+    assert (Path(result.run.uri) / "report.html").is_file()

@@ -256,7 +256,7 @@ def test_an_empty_search_says_so(root: Layout, site: StandIn, dataset: Dataset) 
 def test_a_filter_that_keeps_nothing_says_so(root: Layout, site: StandIn, dataset: Dataset) -> None:
     """The sentence names the dataset and its rules; nothing is published."""
     rules = dataset.filter.model_copy(update={"min_long_px": 90_000})
-    with pytest.raises(EmptyResult, match=r"keeps none of .* photos .*90000"):
+    with pytest.raises(EmptyResult, match=r"keeps none of .* photos .*min_long_px 90000"):
         refresh_dataset(dataset.model_copy(update={"filter": rules}))
     assert catalog.versions(root, dataset.name) == []
 

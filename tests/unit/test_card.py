@@ -22,7 +22,7 @@ def joined(*changes: dict[str, Any]) -> pa.Table:
     """Joined rows, one for each of ``changes``."""
     plain = dict.fromkeys(SCHEMAS["publish"].names) | {
         "source": "flickr", "owner_id": "1@N00", "owner_name": "Ann", "title": "Harbour", "licence": "CC BY 2.0",
-        "licence_url": "https://creativecommons.org/licenses/by/2.0/", "page_url": "https://photos.example/1",
+        "licence_url": "https://creativecommons.org/licenses/by/2.0/", "page_url": "https://www.flickr.com/photos/1/1/",
         "verdict": True, "split": "train", "sha256": "aa", "blob": "aa", "net_op": 1, "landscape_turns": 0,
         "bytes": 1000, "long_px": 1500, "short_px": 1000,
     }  # fmt: skip
@@ -109,8 +109,11 @@ def test_card_answers_from_the_numbers() -> None:
 
 
 def test_notice_is_given_for_flickr_alone() -> None:
-    """A dataset without photos of Flickr does not mention it."""
-    assert "SmugMug" not in card.dataset_card(joined({"source": "folder"}), FACTS)
+    """Photos of a stand-in for Flickr are not passed off as Flickr's: the card says where they came from."""
+    text = card.dataset_card(joined({"page_url": "http://127.0.0.1:4270/photos/1/1/"}), FACTS)
+    assert "SmugMug" not in text
+    assert ":4270, by the queries" in text
+    assert "This is not Flickr" in text
 
 
 def test_hostile_text_cannot_leave_its_place() -> None:
