@@ -1,8 +1,9 @@
 """A small file server for the browser: reports, pictures and tables of snapshots and runs, and nothing else.
 
-Run: ``python -m flows.files ROOT PORT`` (``make ui`` does).
+Run by ``make ui``: ``python -m flows.files ROOT FD``, with the descriptor of a socket that listens.
 """
 
+import socket
 import sys
 from functools import partial
 from http import HTTPStatus
@@ -48,8 +49,10 @@ class Files(SimpleHTTPRequestHandler):
 
 def main() -> None:
     """Serve until ended."""
-    root, port = Path(sys.argv[1]), int(sys.argv[2])
-    ThreadingHTTPServer(("127.0.0.1", port), partial(Files, directory=str(root))).serve_forever()
+    root, listener = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
+    server = ThreadingHTTPServer(listener.getsockname(), partial(Files, directory=str(root)), bind_and_activate=False)
+    server.socket = listener
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -85,13 +85,22 @@ def prefect_environment(where: Layout, api_url: str, files_url: str) -> dict[str
     }
 
 
-def start(name: str, command: list[str], url: str, log: Path, keep: bool = False, **environment: str) -> Service:
-    """Start a process; unless ``keep``, it ends with this one, whatever ends this one."""
+def start(
+    name: str,
+    command: list[str],
+    url: str,
+    log: Path,
+    environment: dict[str, str],
+    keep: bool = False,
+    listener: socket.socket | None = None,
+) -> Service:
+    """Start a process, which inherits ``listener``; unless ``keep``, it ends with this one, whatever ends this one."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
             env=child_environment(**environment), preexec_fn=None if keep else end_with_parent,
+            pass_fds=() if listener is None else (listener.fileno(),),
         )  # fmt: skip
     return Service(name, process, url, log)
 
@@ -104,17 +113,18 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
 
 def start_prefect(where: Layout, keep: bool = False) -> tuple[Service, Service, dict[str, str]]:
     """A Prefect server with its UI, a file server for reports, and the environment of whatever talks to them."""
-    api_port, files_port = free_port(API_PORT), free_port(FILES_PORT)
-    ui, files_url = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{files_port}"
+    server_listener, files_listener = listen(API_PORT), listen(FILES_PORT)
+    ui, files_url = address(server_listener), address(files_listener)
     environment = prefect_environment(where, f"{ui}/api", files_url)
     logs = where.prefect / "logs"
     server_command = [
         sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
-        "--host", "127.0.0.1", "--port", str(api_port), "--timeout-keep-alive", "5", "--log-level", "warning",
+        "--fd", str(server_listener.fileno()), "--timeout-keep-alive", "5", "--log-level", "warning",
     ]  # fmt: skip
-    files_command = [sys.executable, "-m", "flows.files", str(where.root), str(files_port)]
-    server = start("Prefect server", server_command, ui, logs / "server.log", keep, **environment)
-    files = start("file server", files_command, files_url, logs / "files.log", keep, **environment)
+    files_command = [sys.executable, "-m", "flows.files", str(where.root), str(files_listener.fileno())]
+    with server_listener, files_listener:
+        server = start("Prefect server", server_command, ui, logs / "server.log", environment, keep, server_listener)
+        files = start("file server", files_command, files_url, logs / "files.log", environment, keep, files_listener)
     server.wait_until(lambda: answers(f"{ui}/api/health"))
     files.wait_until(lambda: answers(f"{files_url}/"))
     return server, files, environment
@@ -125,7 +135,7 @@ def start_standin(where: Layout, *options: str, keep: bool = False) -> Service:
     port = free_port(STANDIN_PORT)
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "tasks.sources.standin", "--port", str(port), *options]
-    site = start("stand-in photo site", command, url, where.prefect / "logs" / "standin.log", keep)
+    site = start("stand-in photo site", command, url, where.prefect / "logs" / "standin.log", {}, keep)
     site.wait_until(lambda: answers(f"{url}/_standin/stats"))
     return site
 
@@ -140,14 +150,30 @@ def answers(url: str) -> bool:
 
 def free_port(preferred: int) -> int:
     """``preferred`` if nothing on this machine listens there, else a port that the system picks."""
+    with listen(preferred) as listener:
+        return int(listener.getsockname()[1])
+
+
+def address(listener: socket.socket) -> str:
+    """Where a browser finds what ``listener`` listens for."""
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def listen(preferred: int) -> socket.socket:
+    """A socket that listens on 127.0.0.1, at ``preferred`` if that is free: nobody else can take the port meanwhile.
+
+    A Prefect server takes ten seconds until it listens; two that start at once would both think the port theirs.
+    """
     for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        except OSError:
+            listener.close()
+            continue
+        return listener
     raise RuntimeError("this machine has no free port on 127.0.0.1")
 
 

@@ -309,7 +309,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "process",
         ]
         log = where.prefect / "logs" / "worker.log"
-        worker = services.start("worker", command, server.url, log, **environment)
+        worker = services.start("worker", command, server.url, log, environment)
         stack.enter_context(services.ending(worker))
         running = World(where, server.url, files.url, environment, log)
         deployed = running.cli("deploy", "--all")

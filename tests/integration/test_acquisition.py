@@ -310,6 +310,7 @@ def test_a_short_complaint_is_waited_for(serve: Serve, many: Catalogue) -> None:
     ("key", "says"),
     [("", "set FLICKR_API_KEY"), ("nonsense", "malformed"), ("e" * 32, "expired"), ("a" * 32, "malformed")],
 )
+@pytest.mark.usefixtures("prefect_server")  # where a key could lie, too
 def test_a_bad_key_ends_the_search_with_one_call(serve: Serve, few: Catalogue, key: str, says: str) -> None:
     """Missing, malformed and expired are told apart, with the page that gives keys; nothing is asked twice."""
     site = serve(few, keys=Keys(only=KEY, expired=frozenset({"e" * 32})))
