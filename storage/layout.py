@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,10 @@ def layout() -> Layout:
 
 @contextmanager
 def drafting(folder: Path) -> Iterator[Path]:
-    """A temporary file in ``folder`` that is gone when the block ends, unless it was renamed. Raises DiskFull."""
+    """A temporary path in ``folder``, for a file or a folder, that is gone when the block ends, unless it was renamed.
+
+    Raises DiskFull when no space is left.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{uuid.uuid4().hex}.part"
     try:
@@ -89,7 +93,10 @@ def drafting(folder: Path) -> Iterator[Path]:
             raise DiskFull(f"no space left in {str(folder)!r}: free some, or move DARKROOM_ROOT") from error
         raise
     finally:
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from prefect import task
 
 from storage import blobs, manifest
-from storage.layout import Layout, layout
+from storage.layout import Layout, drafting, layout
 from storage.records import SPLITS, ManifestRef, PackRef
 from tasks import caching, imaging
 from tasks.errors import TooFewPhotos
@@ -58,9 +57,8 @@ def pack(selection: ManifestRef, frame_height: int, frame_width: int) -> PackRef
     inputs = {"selection": selection, "frame_height": frame_height, "frame_width": frame_width}
     digest = caching.digest("pack", inputs)
     folder = where.pack(digest)
-    draft = folder.with_name(f".{digest}.{uuid.uuid4().hex}.part")
-    draft.mkdir(parents=True)
-    try:
+    with drafting(folder.parent) as draft:
+        draft.mkdir()
         rows = manifest.read(where, selection)
         size = (frame_height, frame_width)
         splits: dict[str, Any] = {split: _write_split(where, draft, split, rows, size) for split in SPLITS}
@@ -68,8 +66,6 @@ def pack(selection: ManifestRef, frame_height: int, frame_width: int) -> PackRef
         (draft / "pack.json").write_text(json.dumps(card, indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or the cache would have served it
         os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     photos = {split: facts["photos"] for split, facts in splits.items()}
     counts = " ".join(f"{split}={n}" for split, n in photos.items())
     LOG.info("packed %s at %dx%d", counts, frame_width, frame_height)
@@ -88,11 +84,11 @@ def _write_split(where: Layout, folder: Path, split: str, rows: pa.Table, size: 
     """Write ``<split>.npy`` and ``<split>.parquet`` of frames of ``size`` (height, width); their entry of pack.json."""
     chosen = rows.filter(pc.equal(rows["split"], split))
     frames_file, rows_file = folder / f"{split}.npy", folder / f"{split}.parquet"
-    shape = (chosen.num_rows, *size, 3)
-    frames = np.lib.format.open_memmap(frames_file, mode="w+", dtype=np.uint8, shape=shape)
-    for index, pixels in enumerate(_frames(where, chosen, *size)):
-        frames[index] = pixels
-    frames.flush()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (chosen.num_rows, *size, 3)}
+    with frames_file.open("wb") as stream:  # a memory map on a full disk is a bus error, no exception
+        np.lib.format.write_array_header_1_0(stream, header)
+        for pixels in _frames(where, chosen, *size):
+            stream.write(pixels.tobytes())
     pq.write_table(chosen.select(["source", "photo_id", "owner_id"]).replace_schema_metadata(None), rows_file)
     return {
         "photos": chosen.num_rows, "frames": frames_file.name, "rows": rows_file.name,

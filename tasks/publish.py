@@ -7,7 +7,6 @@ which only one run can do, publishes nothing if nothing differs from the version
 import json
 import os
 import shutil
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,7 +18,7 @@ import pyarrow as pa
 from prefect import task
 
 from storage import catalog, manifest
-from storage.layout import Layout, layout
+from storage.layout import Layout, drafting, layout
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef, SnapshotRef
 from tasks import caching, card
 from tasks.errors import GateRefused, SnapshotConflict
@@ -154,23 +153,26 @@ def publish_snapshot(
 def _claim(where: Layout, name: str, facts: dict[str, Any], table: pa.Table, report: Path) -> None:
     """Write the folder of the version beside its place and rename it there; only the first to do so succeeds."""
     final = where.snapshot(name, facts["version"])
-    draft = final.with_name(f".{final.name}.{uuid.uuid4().hex}.part")
-    draft.mkdir(parents=True)
-    try:
+    with drafting(final.parent) as draft:
+        draft.mkdir()
         _write_files(draft, facts, table, report)
-        os.rename(draft, final)
-    except OSError as error:
-        if (final / "snapshot.json").exists():
-            raise SnapshotConflict(
-                f"version {facts['version']} of {name!r} was published by another run meanwhile: refresh again"
-            ) from error
-        if final.exists():
-            raise SnapshotConflict(
-                f"{str(final)!r} has no snapshot.json, so it is none, and stands in the way: remove it, refresh again"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            os.rename(draft, final)
+        except OSError as error:
+            if not final.exists():
+                raise
+            raise _conflict(final, name) from error
+
+
+def _conflict(final: Path, name: str) -> SnapshotConflict:
+    """Why the folder of a version could not be put in its place."""
+    if (final / "snapshot.json").exists():
+        return SnapshotConflict(
+            f"version {int(final.name)} of {name!r} was published by another run meanwhile: refresh again"
+        )
+    return SnapshotConflict(
+        f"{str(final)!r} has no snapshot.json, so it is none, and stands in the way: remove it, refresh again"
+    )
 
 
 def _write_files(folder: Path, facts: dict[str, Any], table: pa.Table, report: Path) -> None:

@@ -1,7 +1,9 @@
 """Packing real files: what training gets to see, and when a pack counts as whole."""
 
+import errno
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from storage import blobs, manifest
 from storage.layout import Layout
 from storage.records import SPLITS, ManifestRef, PackRef
 from tasks import caching, imaging
-from tasks.errors import BlobCorrupt, TooFewPhotos
+from tasks.errors import BlobCorrupt, DiskFull, TooFewPhotos
 from tasks.pack import MIN_PHOTOS, check_enough, pack
 
 HEIGHT, WIDTH = 32, 48
@@ -131,6 +133,20 @@ def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRe
     digest = caching.digest("pack", {"selection": torn, "frame_height": HEIGHT, "frame_width": WIDTH})
     assert not root.pack(digest).exists()
     assert not list(root.pack(digest).parent.glob(f".{digest}*"))
+
+
+def test_a_full_disk_leaves_no_pack(root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends in our error, which names the remedy; no draft stays and takes more of the space."""
+
+    def full(*arguments: Any) -> Iterator[Any]:
+        raise OSError(errno.ENOSPC, "no space")
+        yield
+
+    monkeypatch.setattr("tasks.pack._frames", full)
+    before = set((root.root / "packs").glob("*"))
+    with pytest.raises(DiskFull, match="DARKROOM_ROOT"):
+        pack.fn(selection, 31, 47)
+    assert set((root.root / "packs").glob("*")) == before
 
 
 def test_an_empty_split_is_a_file_without_frames(root: Layout, rows: list[dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from storage import blobs, ledger, manifest
 from storage.errors import BlobCorrupt, DiskFull, ManifestMissing, RootNotWritable, SchemaMismatch
-from storage.layout import Layout, replacing, write_bytes
+from storage.layout import Layout, drafting, replacing, write_bytes
 from storage.records import SCHEMAS, FileRef, ManifestRef
 
 ROWS = [{"source": "flickr", "photo_id": "2"}, {"source": "flickr", "photo_id": "1", "filter_reason": "too_small"}]
@@ -111,6 +111,15 @@ def test_a_full_disk_has_a_name_and_a_remedy(where: Layout) -> None:
     """ENOSPC becomes DiskFull."""
     with pytest.raises(DiskFull, match="DARKROOM_ROOT"), replacing(where.root / "file"):
         raise OSError(errno.ENOSPC, "no space")
+
+
+def test_nothing_is_left_of_a_folder_on_a_full_disk(where: Layout) -> None:
+    """A draft that is a folder goes with all that it holds, and the error is ours."""
+    with pytest.raises(DiskFull, match="DARKROOM_ROOT"), drafting(where.root / "packs") as draft:
+        draft.mkdir()
+        (draft / "half").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "no space")
+    assert list((where.root / "packs").iterdir()) == []
 
 
 def test_a_root_that_cannot_be_written_says_how_to_mend_it(tmp_path: Path) -> None:
