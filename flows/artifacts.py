@@ -1,13 +1,16 @@
 """What a flow run shows in the Prefect UI: tables, pictures and links. Flows publish it: a cached task shows none."""
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from storage.layout import layout
-from storage.records import PackRef, RunRef, SnapshotRef
+from storage.records import AuditRef, PackRef, Plan, RunRef, SnapshotRef
 from storage.settings import settings
 from tasks.publish import count
 from tasks.rectangles import rectangles_jpeg
@@ -29,6 +32,22 @@ def show_snapshot(snapshot: SnapshotRef, joined: pa.Table) -> None:
     )  # fmt: skip
     _show_picture(f"{key}-photos", contact_sheet_jpeg(joined, layout()), f"Some photos of {title}")
     _show_link(f"{key}-report", Path(snapshot.uri) / "report.html", f"Report of {title}")
+
+
+def show_plan(plan: Plan) -> None:
+    """What a refresh would cost, query by query."""
+    create_table_artifact(
+        [row.model_dump() for row in plan.queries],
+        key=f"dataset-{plan.dataset}-plan", description=f"A refresh of {plan.dataset} would take {cost(plan)}",
+    )  # fmt: skip
+
+
+def cost(plan: Plan) -> str:
+    """``plan`` in one line."""
+    return (
+        f"{plan.windows:,} windows, {plan.calls:,} calls, {plan.hours:,.1f} hours and {plan.gigabytes:,.1f} GB "
+        f"for {plan.photos:,} photos at most"
+    )
 
 
 def show_run(model: str, run: RunRef, pack: PackRef, report: Path) -> None:
@@ -64,6 +83,28 @@ def show_pipeline(snapshot: SnapshotRef, run: RunRef) -> None:
     create_markdown_artifact(
         "\n".join(lines), key=f"pipeline-{snapshot.dataset}", description=f"What became of {snapshot.dataset}"
     )
+
+
+def show_audit(audit: AuditRef) -> None:
+    """What became of the photos that were looked at."""
+    create_table_artifact(
+        [{"what": name.replace("_", " "), "number": number} for name, number in audit if name != "dataset"],
+        key=f"dataset-{audit.dataset}-audit", description=f"Audit of {audit.dataset}",
+    )  # fmt: skip
+
+
+def forget_pictures(datasets: Iterable[str]) -> int:
+    """Delete the pages of pictures of ``datasets`` and of their models, which may show a removed photo; how many."""
+    keys = [ArtifactFilterKey(any_=[f"dataset-{name}-photos"]) for name in datasets]
+    keys += [ArtifactFilterKey(like_=f"model-{name}-%-rectangles") for name in datasets]
+    deleted = 0
+    with get_client(sync_client=True) as client:
+        for key in keys:
+            while found := client.read_artifacts(artifact_filter=ArtifactFilter(key=key), offset=0):
+                for page in found:
+                    client.delete_artifact(page.id)
+                deleted += len(found)
+    return deleted
 
 
 def _figure_rows(run: RunRef) -> list[dict[str, str]]:

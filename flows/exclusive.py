@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 
-from flows.progress import CONSOLE
+from flows.progress import say
 
 LEASE_S = 60.0  # renewed while its holder lives: a run that was killed keeps others waiting no longer than this
 LOG = logging.getLogger(__name__)
@@ -20,8 +20,6 @@ def only_one(name: str) -> Iterator[None]:
         client.upsert_global_concurrency_limit_by_name(name, limit=1)
         is_taken = client.read_global_concurrency_limit_by_name(name).active_slots > 0
     if is_taken:
-        notice = f"another run holds {name!r}: waiting until it ends, or {LEASE_S:.0f} s if it was killed"
-        LOG.info(notice)
-        CONSOLE.print(notice)
+        say(LOG, f"another run holds {name!r}: waiting until it ends, or {LEASE_S:.0f} s if it was killed")
     with concurrency(name, occupy=1, lease_duration=LEASE_S, strict=True):
         yield

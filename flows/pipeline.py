@@ -31,6 +31,7 @@ def pipeline(dataset: Dataset, recipe: str = "crops_thumbnail", seed: int = 0) -
     """Refresh ``dataset``, train ``recipe`` on its newest snapshot, evaluate and report."""
     resolve(recipe)
     snapshot = refresh_dataset(dataset, announce=False)
+    assert isinstance(snapshot, SnapshotRef), "a refresh that is no plan publishes"
     run = train_model(f"{snapshot.dataset}@{snapshot.version}", recipe, seed)
     LOG.info("%s@%d: %s", snapshot.dataset, snapshot.version, in_words(snapshot.counts))
     for figure in run.figures:

@@ -1,10 +1,12 @@
 """Progress bars for whatever takes longer than a few seconds; plain lines where there is no terminal."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
 from prefect.futures import PrefectFuture, as_completed
@@ -51,6 +53,45 @@ def gather(
             keep(future.result())
             show(done)
     return [future.result() for future in futures]
+
+
+def stream(
+    label: str, count: int, submit: Callable[[int], PrefectFuture[Result]], keep: Callable[[Result], object],
+    may_go_on: Callable[[int], bool] = lambda ahead: True, ahead: int = 8,
+) -> int:  # fmt: skip
+    """Submit jobs 0 to ``count``, ``ahead`` of them at a time, and ``keep`` each result as soon as it is there.
+
+    ``may_go_on`` is asked before each, with the number of jobs then under way; returns how many were submitted. The
+    first failure is raised when what is under way has ended and been kept.
+    """
+    ended: SimpleQueue[PrefectFuture[Result]] = SimpleQueue()
+    failure: BaseException | None = None
+    submitted = done = 0
+    with bar(label, count) as show:
+        while True:
+            while failure is None and submitted < count and submitted - done < ahead:
+                if not may_go_on(submitted - done + 1):
+                    count = submitted
+                    break
+                submit(submitted).add_done_callback(ended.put)
+                submitted += 1
+            if done == submitted:
+                break
+            try:
+                keep(ended.get().result())
+            except Exception as error:  # noqa: BLE001  raised below, when the others have been kept
+                failure = failure or error
+            done += 1
+            show(done)
+    if failure:
+        raise failure
+    return submitted
+
+
+def say(log: logging.Logger, message: str) -> None:
+    """Into the log of the run, and to whoever watches the terminal."""
+    log.info(message)
+    CONSOLE.print(message)
 
 
 def one(label: str, future: PrefectFuture[Result]) -> Result:

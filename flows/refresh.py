@@ -4,36 +4,32 @@ Run: ``prefect deployment run 'refresh-dataset/crops'``, or ``refresh_dataset(da
 """
 
 import logging
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
 from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
+from flows import acquire, artifacts
 from flows.exclusive import only_one
-from flows.progress import gather, one
-from storage import catalog, ledger, manifest
+from flows.progress import gather, one, say
+from storage import catalog, manifest
 from storage.layout import layout
-from storage.records import ManifestRef, SnapshotRef
+from storage.records import ManifestRef, Plan, SnapshotRef
 from storage.settings import settings
 from storage.shards import shards
 from tasks import sources
 from tasks.credentials import with_keys
 from tasks.dataset import Dataset
 from tasks.dedup import dedup
-from tasks.download import download
 from tasks.errors import EmptyResult
 from tasks.filter import filter_photos
 from tasks.measure import measure
 from tasks.publish import join_photos, publish_snapshot
 from tasks.report import report_dataset
 from tasks.rotate import rotate
-from tasks.search import SearchOutcome, is_closed, search
 from tasks.split import split
 
-DOWNLOAD_PHOTOS = 32  # of one download task
 SHARD_PHOTOS = 500  # at most, of one measure or rotate task: 2 to 30 s of work
 WORKERS = 4
 PUBLISHED = "darkroom.snapshot.published"  # the event; prefect.yaml triggers trainings by it
@@ -43,67 +39,40 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=WORKERS)  # Any: Prefect types it
 
 
 @flow(name="refresh-dataset", flow_run_name="refresh {dataset.name}", task_runner=RUNNER)
-def refresh_dataset(dataset: Dataset, allow_jump: bool = False, announce: bool = True) -> SnapshotRef:
+def refresh_dataset(
+    dataset: Dataset, allow_jump: bool = False, announce: bool = True, plan_only: bool = False
+) -> SnapshotRef | Plan:
     """The newest snapshot of ``dataset``, after adding what its queries find now.
 
     ``allow_jump`` publishes even if the counts jump; ``announce`` emits the event that can trigger a training.
+    ``plan_only`` tells what the refresh would cost instead, for one call a query.
     """
     layout().check_writable()
     sources.named(dataset.source).check(with_keys(settings()))
+    if plan_only:
+        planned = acquire.plan(dataset)
+        say(LOG, f"a refresh of {dataset.name} would take {artifacts.cost(planned)}")
+        return planned
     with only_one(f"dataset-{dataset.name}"):
-        find(dataset)
-        fetch(dataset)
+        acquire.find(dataset)
+        acquire.fetch(dataset)
         joined = curate(dataset)
         report = one("report", report_dataset.submit(joined, dataset.name, dataset.filter.model_dump(mode="json")))
         snapshot = publish_snapshot(layout(), dataset.name, dataset.rules, joined, report, allow_jump)
-    if snapshot.is_new and announce:  # first of all: the next run would find nothing new to announce
-        emit_event(
-            PUBLISHED,
-            resource={"prefect.resource.id": f"darkroom.dataset.{dataset.name}"},
-            payload={"snapshot": f"{dataset.name}@{snapshot.version}"},
-        )
-    LOG.info("%s@%d: %s", snapshot.dataset, snapshot.version, in_words(snapshot.counts))
-    artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
+        if snapshot.is_new and announce:  # first of all: the next run would find nothing new to announce
+            emit_event(
+                PUBLISHED,
+                resource={"prefect.resource.id": f"darkroom.dataset.{dataset.name}"},
+                payload={"snapshot": f"{dataset.name}@{snapshot.version}"},
+            )
+        LOG.info("%s@%d: %s", snapshot.dataset, snapshot.version, in_words(snapshot.counts))
+        artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
     return snapshot
 
 
 def in_words(counts: dict[str, int]) -> str:
     """``counts`` in one line of a log."""
     return " ".join(f"{part}={photos}" for part, photos in counts.items())
-
-
-def find(dataset: Dataset) -> None:
-    """Search, and put what was found into the ledger. Raises EmptyResult if the dataset has no photo at all."""
-    now = datetime.now(UTC)
-    futures = [
-        search.with_options(refresh_cache=not is_closed(query, now), task_run_name=f"search {query.name}").submit(
-            dataset.source, query, is_closed(query, now)
-        )
-        for query in dataset.queries
-    ]
-
-    def keep(outcome: SearchOutcome) -> None:
-        for ref in (outcome.listings, outcome.windows):
-            ledger.adopt(layout(), dataset.name, ref)
-
-    gather("search", futures, keep)
-    if not ledger.read(layout(), dataset.name, "listings").num_rows:
-        raise EmptyResult(f"no photo was found by the queries of {dataset.name!r}: widen them")
-
-
-def fetch(dataset: Dataset) -> None:
-    """Download what was found and is not held, in batches; how each attempt ended goes into the ledger."""
-    where = layout()
-    wanted = catalog.wanted(where, dataset.name, datetime.now(UTC))
-    batches = [
-        manifest.write(where, "wanted", wanted.slice(start, DOWNLOAD_PHOTOS))
-        for start in range(0, wanted.num_rows, DOWNLOAD_PHOTOS)
-    ]
-    futures = [
-        download.with_options(task_run_name=f"download {number} of {len(batches)}").submit(dataset.source, batch)
-        for number, batch in enumerate(batches, start=1)
-    ]
-    gather("download", futures, lambda attempts: ledger.adopt(where, dataset.name, attempts))
 
 
 def curate(dataset: Dataset) -> ManifestRef:

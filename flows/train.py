@@ -13,7 +13,7 @@ from flows import artifacts
 from flows.exclusive import only_one
 from flows.progress import one, training
 from models import recipes
-from storage import catalog, manifest
+from storage import catalog, manifest, removals
 from storage.layout import layout
 from storage.records import SCHEMAS, ManifestRef, RunRef
 from tasks.errors import ConfigError
@@ -59,7 +59,12 @@ def resolve(recipe: str) -> recipes.Recipe:
 
 
 def select(joined: ManifestRef) -> ManifestRef:
-    """The kept photos of ``joined``, with only what a pack is made of: a new title packs nothing again."""
+    """The kept photos of ``joined``, with only what a pack is made of: a new title packs nothing again.
+
+    Raises RemovedPhoto for a snapshot that holds one, such as an old one that came back from a backup.
+    """
     columns = SCHEMAS["selection"].names
     table = manifest.read(layout(), joined, [*columns, "verdict"])
-    return manifest.write(layout(), "selection", table.filter(table["verdict"]).select(columns))
+    table = table.filter(table["verdict"]).select(columns)
+    removals.refuse(layout(), table, "the snapshot")
+    return manifest.write(layout(), "selection", table)

@@ -4,16 +4,22 @@ Sources of truth are the Parquet files of ledgers and snapshots; every function 
 """
 
 import json
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from storage import ledger
+from storage import ledger, removals
 from storage.errors import SnapshotMissing
 from storage.layout import Layout
 from storage.records import SCHEMAS
 
+JPEG_BYTES_PER_PIXEL = 0.36  # 700,000 originals of about 20 megapixels are about 5 TB
+LOOK_AGAIN_AT_URL = timedelta(days=90)  # a table's address may lead to another picture by then
+QUARANTINED = "coalesce(licence, '') like 'unknown:%'"  # an id that the site itself does not list
 _LATEST_LISTING = """
     select * from listings qualify row_number() over (
         partition by source, photo_id order by observed_at desc, query_id) = 1
@@ -22,52 +28,99 @@ _LATEST_ATTEMPT = """
     select * from attempts qualify row_number() over (
         partition by source, photo_id order by attempt desc, fetched_at desc) = 1
 """
+_FIRST_HELD = """
+    select source, photo_id, min(fetched_at) as fetched_at from attempts where sha256 is not null group by all
+"""
+_LICENCES_SEEN = """
+    select source, photo_id, observed_at, licence, licence_url from listings where licence is not null
+    union all select source, photo_id, checked_at, licence, licence_url from checks where licence is not null
+"""
+_WANTED = f"""
+    with offered as (
+        select *, case when image_url is null then [] else list_prepend({{'label': size_label, 'url': image_url}},
+                       coalesce(fallbacks, [])) end as renditions
+        from photos where not {QUARANTINED}),
+    looked_at as (
+        select o.*, f.* exclude (source, photo_id), f.photo_id is null as is_new,
+               (o.source, o.photo_id) in (select (source, photo_id) from lost) as is_lost,
+               -- an address that was asked for and is offered no more leads to another file now; 500px has new ones
+               -- for the same file each time
+               o.source <> '500px' and f.sha256 is not null and f.fetched_url is not null
+                   and not list_contains([regexp_extract(r.url, '^[^?#]*') for r in renditions], f.fetched_url)
+                   as is_replaced,
+               o.source = 'table' and f.etag is not null and f.fetched_at <= $look_again as is_old
+        from offered o left join fetched f using (source, photo_id))
+    select source, photo_id, owner_id, is_open, coalesce(attempt + 1, 0) as attempt, renditions,
+           case when is_old and not is_lost and not is_replaced then etag end as etag, sha256, format, bytes
+    from looked_at
+    where is_new or is_lost or (is_replaced and len(renditions) > 0) or is_old
+       or (sha256 is null and next_try_at <= $now)
+    order by source, photo_id
+"""
 
 
-def connect(layout: Layout, dataset: str) -> duckdb.DuckDBPyConnection:
-    """A database of listings and attempts, with the views photos (latest facts) and fetched (latest attempt)."""
-    db = duckdb.connect()
-    for kind in ("listings", "attempts"):
-        db.register(f"{kind}_arrow", ledger.read(layout, dataset, kind))
-        db.execute(f"create table {kind} as select * from {kind}_arrow")
-        db.unregister(f"{kind}_arrow")
-    db.execute(f"create view photos as {_LATEST_LISTING}")
-    db.execute(f"create view fetched as {_LATEST_ATTEMPT}")
-    return db
+@contextmanager
+def connect(layout: Layout, dataset: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of the ledger without what was removed.
+
+    Views: ``listings``, ``windows``, ``attempts``, ``checks`` (as written), ``photos`` (latest facts) and ``fetched``
+    (latest attempt).
+    """
+    with duckdb.connect() as db:
+        db.execute("set preserve_insertion_order = false")
+        for kind in ledger.KINDS:
+            _see(db, layout, dataset, kind)
+        db.register("gone", pa.table({"source": pa.array([], pa.string()), "photo_id": pa.array([], pa.string())}))
+        db.execute(f"create view found as {_LATEST_LISTING}")
+        db.execute(f"create view fetched as {_LATEST_ATTEMPT}")
+        if blocked := removals.blocked(layout):
+            keys = db.sql(
+                "select source, photo_id, owner_id, sha256 from found left join fetched using (source, photo_id)"
+            ).to_arrow_table()
+            db.unregister("gone")
+            db.register("gone", keys.filter(blocked.mask(keys)).select(["source", "photo_id"]))
+        db.execute("create view photos as select * from found anti join gone using (source, photo_id)")
+        yield db
+
+
+def _see(db: duckdb.DuckDBPyConnection, layout: Layout, dataset: str, kind: str) -> None:
+    """A view of all rows of one kind, read from its files when it is asked; columns that came later are null."""
+    db.register(f"no_{kind}", SCHEMAS[kind].empty_table())
+    files = [str(file) for file in ledger.files(layout, dataset, kind)]
+    rows = f"select * from no_{kind}"
+    if files:
+        names = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        rows += (
+            f" union all by name select * from read_parquet([{names}], union_by_name = true, hive_partitioning = false)"
+        )
+    db.execute(f"create view {kind} as {rows}")
 
 
 def wanted(layout: Layout, dataset: str, now: datetime) -> pa.Table:
-    """Photos that were found and are not held: never asked for, lost, or due for another try at ``now``.
+    """Photos that were found and are not held: never asked for, lost, replaced, or due for another try at ``now``.
 
-    Schema "wanted"; ``attempt`` counts the tries before.
-    """
-    query = """
-        select p.source, p.photo_id, coalesce(f.attempt + 1, 0) as attempt,
-               case when p.image_url is null then p.fallbacks
-                    else list_prepend({'label': p.size_label, 'url': p.image_url}, coalesce(p.fallbacks, []))
-               end as renditions
-        from photos p left join fetched f using (source, photo_id)
-        where f.photo_id is null or (f.sha256 is null and f.next_try_at <= $now)
-           or (p.source, p.photo_id) in (select (source, photo_id) from lost)
-        order by 1, 2
+    Schema "wanted"; ``attempt`` counts the tries before. A photo whose licence nobody explains is not wanted.
     """
     gone = lost(layout, held(layout, dataset))
     with connect(layout, dataset) as db:
         db.register("lost", gone)
-        return db.sql(query, params={"now": now}).to_arrow_table().cast(SCHEMAS["wanted"])
+        rows = db.sql(_WANTED, params={"now": now, "look_again": now - LOOK_AGAIN_AT_URL})
+        return rows.to_arrow_table().cast(SCHEMAS["wanted"])
 
 
 def lost(layout: Layout, held: pa.Table) -> pa.Table:
     """The rows of ``held`` whose bytes are no longer there."""
-    return held.filter(
-        pa.array([not layout.blob(row["sha256"], row["format"]).is_file() for row in held.to_pylist()], pa.bool_())
-    )
+    names = zip(held["sha256"].to_pylist(), held["format"].to_pylist(), strict=True)
+    return held.filter(pa.array([not layout.blob(*name).is_file() for name in names], pa.bool_()))
 
 
 def held(layout: Layout, dataset: str) -> pa.Table:
     """The photos whose bytes are kept. Schema "held"."""
     with connect(layout, dataset) as db:
-        rows = db.sql("select source, photo_id, sha256, format from fetched where sha256 is not null order by 1, 2")
+        rows = db.sql("""
+            select source, photo_id, sha256, format from fetched semi join photos using (source, photo_id)
+            where sha256 is not null order by 1, 2
+        """)
         return rows.to_arrow_table().cast(SCHEMAS["held"])
 
 
@@ -79,11 +132,77 @@ def owners(layout: Layout, dataset: str) -> pa.Table:
 
 
 def facts(layout: Layout, dataset: str) -> pa.Table:
-    """What the source says of every photo that was found, and how its last download ended. Schema "facts"."""
+    """What the source says of every photo that was found, and how its last download ended. Schema "facts".
+
+    ``licence`` is the one under which the file was downloaded; ``licence_now`` is null unless it has another since. A
+    path on this machine is no address.
+    """
     schema = SCHEMAS["facts"]
-    query = f"select {', '.join(schema.names)} from photos left join fetched using (source, photo_id) order by 1, 2"
+    derived = {"licence", "licence_url", "licence_now", "download_reason", "image_url"}
+    columns = ", ".join(name for name in schema.names if name not in derived)
+    query = f"""
+        with seen as ({_LICENCES_SEEN}), held as ({_FIRST_HELD}),
+        now as (select source, photo_id, arg_max(licence, observed_at) as licence_now from seen group by all),
+        then_held as (
+            select held.source, held.photo_id, coalesce(arg_max(licence, observed_at)
+                       filter (observed_at <= fetched_at), arg_min(licence, observed_at)) as licence_then,
+                   coalesce(arg_max(licence_url, observed_at) filter (observed_at <= fetched_at),
+                       arg_min(licence_url, observed_at)) as licence_url_then
+            from held join seen using (source, photo_id) group by all)
+        select {columns}, coalesce(licence_then, licence) as licence,
+               -- a signature is another one each time, and ends: with it no refresh would be without news
+               case when source = '500px' then regexp_extract(image_url, '^[^?#]*')
+                    when image_url not like 'file:%' then image_url end as image_url,
+               case when licence_then is null then licence_url else licence_url_then end as licence_url,
+               case when licence_now <> licence_then then licence_now end as licence_now,
+               case when sha256 is null and {QUARANTINED} then 'unknown_licence' else download_reason
+               end as download_reason
+        from photos left join fetched using (source, photo_id) left join then_held using (source, photo_id)
+             left join now using (source, photo_id)
+        order by source, photo_id
+    """
     with connect(layout, dataset) as db:
-        return db.sql(query).to_arrow_table().cast(schema)
+        return db.sql(query).to_arrow_table().select(schema.names).cast(schema)
+
+
+def asked(layout: Layout, dataset: str, query_id: str) -> list[dict[str, Any]]:
+    """The window rows of one query, oldest first."""
+    with connect(layout, dataset) as db:
+        rows = db.sql("select * from windows where query_id = $id order by asked_at", params={"id": query_id})
+        return list(rows.to_arrow_table().to_pylist())
+
+
+def sightings(layout: Layout, dataset: str, query_id: str) -> list[tuple[datetime, datetime]]:
+    """(uploaded_at, last observed_at) of every photo that one query has found."""
+    with connect(layout, dataset) as db:
+        rows = db.sql(
+            "select uploaded_at, max(observed_at) as seen_at from listings semi join photos using (source, photo_id) "
+            "where query_id = $id and uploaded_at is not null group by source, photo_id, uploaded_at",
+            params={"id": query_id},
+        ).to_arrow_table()
+        return list(zip(rows["uploaded_at"].to_pylist(), rows["seen_at"].to_pylist(), strict=True))
+
+
+def known(layout: Layout, dataset: str) -> pa.Table:
+    """The keys of all photos that were found. Schema "known"."""
+    with connect(layout, dataset) as db:
+        return db.sql("select source, photo_id from photos").to_arrow_table().cast(SCHEMAS["known"])
+
+
+def expected_bytes(layout: Layout, dataset: str, wanted: pa.Table) -> float:
+    """What the files of ``wanted`` take, judged by their announced sizes and by what the files that are held took."""
+    with connect(layout, dataset) as db:
+        db.register("wanted", wanted)
+        held = """
+            select sum(bytes) / sum(listed_width::bigint * listed_height)
+            from photos join fetched using (source, photo_id)
+            where bytes is not null and size_label = fetched_label and listed_width * listed_height > 0
+        """
+        pixels = """
+            select sum(listed_width::bigint * listed_height) from photos semi join wanted using (source, photo_id)
+        """
+        [(per_pixel, area)] = db.sql(f"select ({held}), ({pixels})").fetchall()
+    return float(area or 0) * float(per_pixel or JPEG_BYTES_PER_PIXEL)
 
 
 def versions(layout: Layout, dataset: str) -> list[int]:

@@ -39,3 +39,7 @@ class SnapshotMissing(StorageError):
 
 class SnapshotConflict(StorageError):
     """Somebody else published the version that this run wanted to publish."""
+
+
+class RemovedPhoto(StorageError):
+    """Something holds a photo that was removed."""

@@ -41,6 +41,20 @@ class Layout:
         """Folder of the append-only rows of one ``kind``."""
         return self.dataset(name) / "ledger" / kind
 
+    def journal(self, name: str) -> Path:
+        """Folder of the rows that downloads of a dataset have finished but not yet handed over."""
+        return self.dataset(name) / "journal"
+
+    @property
+    def partial(self) -> Path:
+        """Files that a transfer has begun and not ended."""
+        return self.root / "partial"
+
+    @property
+    def removals(self) -> Path:
+        """What was removed from all datasets, for ever."""
+        return self.root / "removals"
+
     def pack(self, digest: str) -> Path:
         """Folder of photos decoded for training."""
         return self.root / "packs" / digest

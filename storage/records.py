@@ -24,11 +24,12 @@ LISTING = [
     ("listed_width", pa.int32()), ("listed_height", pa.int32()),
     ("uploaded_at", MOMENT), ("taken_at", MOMENT), ("latitude", pa.float64()), ("longitude", pa.float64()),
     ("fallbacks", pa.list_(RENDITION)),  # smaller renditions, largest first, for when image_url is gone
+    ("is_open", pa.bool_()),  # false: ask the site whether the photo may be downloaded
 ]  # fmt: skip
 DOWNLOAD = [("sha256", pa.string()), ("bytes", pa.int64()), ("format", pa.string()), ("download_reason", pa.string())]
 ATTEMPT = [
     ("attempt", pa.int32()), ("fetched_at", MOMENT), ("fetched_url", pa.string()), ("fetched_label", pa.string()),
-    ("http_status", pa.int32()), ("next_try_at", MOMENT),
+    ("http_status", pa.int32()), ("etag", pa.string()), ("next_try_at", MOMENT),
 ]  # fmt: skip
 MEASURE = [
     ("width", pa.int32()), ("height", pa.int32()),  # as stored in the file
@@ -52,19 +53,38 @@ SPLIT = [("group_id", pa.string()), ("split", pa.string()), ("split_reason", pa.
 OWNER = [("owner_id", pa.string()), ("label", pa.string())]
 VERDICT = [("verdict", pa.bool_()), ("reason", pa.string()), ("reason_stage", pa.string())]
 
-_FACTS = [field for field in LISTING if field[0] not in {"query_id", "observed_at", "fallbacks"}]
+_FACTS = [field for field in LISTING if field[0] not in {"query_id", "observed_at", "fallbacks", "is_open"}]
+LICENCE_NOW = [("licence_now", pa.string())]  # where it is no longer the one under which the file was downloaded
 SCHEMAS: dict[str, pa.Schema] = {
     "listings": pa.schema(KEY + LISTING),
     "windows": pa.schema([
-        ("source", pa.string()), ("query_id", pa.string()), ("uploaded_after", MOMENT), ("uploaded_before", MOMENT),
-        ("asked_at", MOMENT), ("total", pa.int64()), ("unique", pa.int64()), ("pages", pa.int32()),
-        ("calls", pa.int32()),
+        ("source", pa.string()), ("query_id", pa.string()),
+        ("uploaded_after", MOMENT), ("uploaded_before", MOMENT),  # the latter not included
+        ("asked_at", MOMENT),
+        ("state", pa.string()),  # listed (whole), divided (into parts with rows of their own), sampled (some pages)
+        ("total", pa.int64()), ("unique", pa.int64()),
+        ("lost", pa.int64()),  # of total, which the site counts but does not list
+        ("pages", pa.int32()), ("calls", pa.int32()),
     ]),
+    "checks": pa.schema([
+        *KEY, ("checked_at", MOMENT), ("state", pa.string()), ("proof", pa.string()), ("licence", pa.string()),
+        ("licence_url", pa.string()), ("is_download_allowed", pa.bool_()), ("file_status", pa.int32()),
+    ]),
+    "removals": pa.schema([  # a null is a wildcard: an owner alone blocks all of that owner's photos
+        *KEY, ("owner_id", pa.string()), ("sha256", pa.string()), ("reason", pa.string()), ("proof", pa.string()),
+        ("removed_at", MOMENT),
+    ]),
+    "known": pa.schema(KEY),
     "attempts": pa.schema(KEY + DOWNLOAD + ATTEMPT),
-    "wanted": pa.schema([*KEY, ("attempt", pa.int32()), ("renditions", pa.list_(RENDITION))]),
+    "wanted": pa.schema([
+        *KEY, ("owner_id", pa.string()), ("is_open", pa.bool_()), ("attempt", pa.int32()),
+        ("renditions", pa.list_(RENDITION)),
+        # of the file that is held, if one is, and is to be looked at again:
+        ("etag", pa.string()), ("sha256", pa.string()), ("format", pa.string()), ("bytes", pa.int64()),
+    ]),
     "held": pa.schema([*KEY, ("sha256", pa.string()), ("format", pa.string())]),
     "owners": pa.schema(KEY + OWNER),
-    "facts": pa.schema(KEY + _FACTS + DOWNLOAD),
+    "facts": pa.schema(KEY + _FACTS + LICENCE_NOW + DOWNLOAD),
     "measure": pa.schema([*KEY, ("sha256", pa.string()), ("format", pa.string()), *MEASURE]),
     "filter": pa.schema(KEY + FILTER),
     "rotate": pa.schema(KEY + ROTATE),
@@ -75,7 +95,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("owner_id", pa.string()), ("split", pa.string()), ("blob", pa.string()), ("format", pa.string()),
         ("net_op", pa.int8()),
     ]),
-    "publish": pa.schema(KEY + _FACTS + DOWNLOAD + MEASURE + FILTER + ROTATE + DEDUP + SPLIT + VERDICT),
+    "publish": pa.schema(KEY + _FACTS + LICENCE_NOW + DOWNLOAD + MEASURE + FILTER + ROTATE + DEDUP + SPLIT + VERDICT),
 }  # fmt: skip
 
 
@@ -102,6 +122,32 @@ class SnapshotRef(Record):
     uri: str
     counts: dict[str, int]
     is_new: bool = True
+
+
+class QueryPlan(Record):
+    """What one query of a dataset would cost."""
+
+    query: str
+    photos: int
+    windows: int
+    calls: int
+    gigabytes: float
+
+
+class Plan(Record):
+    """What a refresh would cost at most: photos that more than one query finds count for each.
+
+    ``calls_spent``: on the plan itself. ``hours``: of the slower one of API and image host.
+    """
+
+    dataset: str
+    queries: list[QueryPlan]
+    photos: int
+    windows: int
+    calls: int
+    calls_spent: int
+    hours: float
+    gigabytes: float
 
 
 class PackRef(Record):
@@ -142,3 +188,16 @@ class RunRef(Record):
     run_id: str
     uri: str
     figures: list[Figure] = []
+
+
+class AuditRef(Record):
+    """What an audit found. ``gone``: of the photos looked at; ``suspected``: gone, but not yet proven to be."""
+
+    dataset: str
+    checked: int = 0
+    gone: int = 0
+    suspected: int = 0
+    failed: int = 0
+    removed: int = 0
+    scrubbed_snapshots: int = 0
+    licence_changes: int = 0

@@ -55,7 +55,8 @@ _PICTURES = ("tasks.imaging", "tasks.exif")
 _DECODERS = ("simplejpeg", "pillow", "numpy")
 CODE: dict[str, Code] = {
     "search": Code(version="1"),
-    "download": Code(version="1"),
+    "download": Code(version="2"),
+    "audit": Code(version="1"),
     "measure": Code(("tasks.measure", "tasks.edits", *_PICTURES, "storage.records"), _DECODERS),
     "filter": Code(("tasks.filter", "storage.records"), ("duckdb",)),
     "rotate": Code(("tasks.rotate", *_PICTURES, "storage.records"), ("turbojpeg", *_DECODERS)),

@@ -1,9 +1,10 @@
 """What a dataset is: the flow parameter that the Prefect UI draws as a form and ``prefect.yaml`` lists."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks import sources
 from tasks.dedup import DedupRules
 from tasks.filter import FilterRules
 from tasks.rotate import RotateMode
@@ -25,6 +26,16 @@ class Dataset(BaseModel):
     dedup: Annotated[DedupRules, Field(description="When two photos are the same.")] = DedupRules()
     split: Annotated[SplitRules, Field(description="Shares of train, val and test.")] = SplitRules()
     locations: Annotated[bool, Field(description="Publish where photos were taken.")] = False
+
+    @model_validator(mode="after")
+    def _queries_suit_the_source(self) -> Self:
+        takes = sources.named(self.source).takes
+        for query in self.queries:
+            if strange := sorted(query.model_fields_set - takes):
+                raise ValueError(
+                    f"the source {self.source!r} takes no {', '.join(strange)}: {', '.join(sorted(takes))}"
+                )
+        return self
 
     @property
     def rules(self) -> dict[str, object]:

@@ -11,6 +11,7 @@ from storage.layout import layout
 from storage.records import Figure, FileRef, PackRef, Record
 from tasks import caching
 from tasks.fitting import run_fit
+from tasks.pack import check_allowed
 
 LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ class EvaluatedRun(Record):
 def evaluate(run_id: str, weights: FileRef, pack: PackRef, recipe: dict[str, Any], seed: int) -> EvaluatedRun:
     """Figures and predictions of a run on the test photos of ``pack``; ``weights`` stand for what was trained."""
     where = layout()
+    check_allowed(where, where.pack(pack.digest))
     run_dir = where.run(run_id)
     request = {"run_id": run_id, "pack_dir": str(where.pack(pack.digest)), "recipe": recipe, "seed": seed}
     run_fit("evaluate", run_dir, request, lambda event: None)

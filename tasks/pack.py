@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 
-from storage import blobs, manifest
+from storage import blobs, manifest, removals
 from storage.layout import Layout, drafting, layout
 from storage.records import SPLITS, ManifestRef, PackRef
 from tasks import caching, imaging
@@ -52,7 +52,10 @@ def frame(where: Layout, row: dict[str, Any], height: int, width: int) -> npt.ND
 
 @task(**caching.stage("pack"))
 def pack(selection: ManifestRef, frame_height: int, frame_width: int) -> PackRef:
-    """Frames of all photos of ``selection``, as uint8 (photos, frame_height, frame_width, 3) by split."""
+    """Frames of all photos of ``selection``, as uint8 (photos, frame_height, frame_width, 3) by split.
+
+    Raises RemovedPhoto for a selection that holds a photo which was removed.
+    """
     where = layout()
     inputs = {"selection": selection, "frame_height": frame_height, "frame_width": frame_width}
     digest = caching.digest("pack", inputs)
@@ -60,6 +63,7 @@ def pack(selection: ManifestRef, frame_height: int, frame_width: int) -> PackRef
     with drafting(folder.parent) as draft:
         draft.mkdir()
         rows = manifest.read(where, selection)
+        removals.refuse(where, rows, "what is to be packed")
         size = (frame_height, frame_width)
         splits: dict[str, Any] = {split: _write_split(where, draft, split, rows, size) for split in SPLITS}
         card = {"version": 1, "frame_height": frame_height, "frame_width": frame_width, "splits": splits}
@@ -78,6 +82,12 @@ def pack_ref(folder: Path, digest: str, photos: dict[str, int]) -> PackRef:
     return PackRef(
         digest=digest, sha256=manifest.sha256_file(folder / "pack.json"), size_bytes=size_bytes, photos=photos
     )
+
+
+def check_allowed(where: Layout, folder: Path) -> None:
+    """Raise RemovedPhoto if the pack in ``folder``, come from wherever, holds a photo that was removed."""
+    for rows in sorted(folder.glob("*.parquet")):
+        removals.refuse(where, manifest.read_file(rows), f"the pack {str(folder)!r}")
 
 
 def _write_split(where: Layout, folder: Path, split: str, rows: pa.Table, size: tuple[int, int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 from prefect import task
 
-from storage import catalog, manifest
+from storage import catalog, manifest, removals
 from storage.layout import Layout, drafting, layout
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef, SnapshotRef
 from tasks import caching, card
@@ -125,9 +125,11 @@ def publish_snapshot(
 ) -> SnapshotRef:
     """Publish ``joined`` as the next version of ``name``, or return the latest version if nothing differs from it.
 
-    Raises GateRefused for a suspicious jump and SnapshotConflict if somebody else took the version meanwhile.
+    Raises GateRefused for a suspicious jump, SnapshotConflict if somebody else took the version meanwhile, and
+    RemovedPhoto if a photo was removed while the refresh ran.
     """
     table = manifest.read(where, joined)
+    removals.refuse(where, table, f"the next version of {name!r}")
     counts, reasons = count(table)
     parent = max(catalog.versions(where, name), default=None)
     if parent is not None:

@@ -14,6 +14,7 @@ from storage.layout import layout
 from storage.records import FileRef, PackRef, Record
 from tasks import caching
 from tasks.fitting import run_fit
+from tasks.pack import check_allowed
 
 LOG = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def start_over_if_finished(run_dir: Path) -> None:
 def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
     """Train ``recipe`` (as plain data) on ``pack``; progress goes into the log and a live artifact."""
     where = layout()
+    check_allowed(where, where.pack(pack.digest))
     run_id = run_id_of(pack, recipe, seed)
     run_dir = where.run(run_id)
     run_dir.mkdir(parents=True, exist_ok=True)

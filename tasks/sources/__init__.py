@@ -5,9 +5,12 @@ from typing import Literal, get_args
 from tasks.errors import ConfigError
 from tasks.sources.base import Source
 from tasks.sources.flickr import Flickr
+from tasks.sources.folder import Folder
+from tasks.sources.px500 import Px500
+from tasks.sources.table import Table
 
-SourceName = Literal["flickr"]
-SOURCES: dict[str, Source] = {"flickr": Flickr()}
+SourceName = Literal["flickr", "500px", "folder", "table"]
+SOURCES: dict[str, Source] = {"flickr": Flickr(), "500px": Px500(), "folder": Folder(), "table": Table()}
 
 
 def named(name: str) -> Source:

@@ -1,57 +1,39 @@
 """Flickr: photos.search with every fact taken from ``extras``, so that no photo costs a call of its own.
 
-Source: https://www.flickr.com/services/api/ (pages flickr.photos.search, flickr.photos.licenses.getInfo and misc.urls).
+A search lists 4,000 results and then repeats itself, so queries are asked in windows of upload time (windows.py).
+
+Source: https://www.flickr.com/services/api/ (pages flickr.photos.search and flickr.photos.getInfo).
 """
 
-import json
 import logging
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from math import ceil, floor, isfinite
-from typing import Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from math import ceil, floor
+from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
+from storage.catalog import JPEG_BYTES_PER_PIXEL
 from storage.settings import Settings
 from tasks import web
-from tasks.errors import (
-    ConfigError,
-    CredentialsRejected,
-    DarkroomError,
-    PermanentSourceError,
-    SourceChanged,
-    SourceUnavailable,
-)
-from tasks.sources.base import LONG_EDGE_PX, Found, Query
+from tasks.errors import ConfigError, CredentialsRejected
+from tasks.sources import windows
+from tasks.sources.base import SECOND, Ask, Forecast, Found, Query, Rendition, Seen, Sighting, Window, WindowRow
+from tasks.sources.flickr_api import KEY_PAGE, Api, PhotoGone, TooManyResults, changed, parse_licences
+from tasks.sources.flickr_rows import LADDER, Json, Licences, integer, licence, listing, pages_of, text
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-Json = Mapping[str, Any]
-Licences = Mapping[str, tuple[str, str]]  # id -> name, URL
 
-FLICKR_PAGES = "https://www.flickr.com"
-KEY_PAGE = f"{FLICKR_PAGES}/services/apps/create/"
-LADDER = {
-    "o": "Original", "6k": "X-Large 6K", "5k": "X-Large 5K", "4k": "X-Large 4K", "3k": "X-Large 3K", "k": "Large 2048",
-    "h": "Large 1600", "l": "Large", "c": "Medium 800", "z": "Medium 640",
-}  # fmt: skip
+IMAGE_HOSTS = frozenset({"live.staticflickr.com"})
 EXTRAS = ",".join(["license,date_upload,date_taken,owner_name,tags,geo,media", *(f"url_{size}" for size in LADDER)])
 PER_PAGE = 500
 PER_PAGE_BBOX = 250  # what Flickr gives at most where a query has a place
 REACH = 4000  # results of one query; what lies behind repeats what was before
 BEGAN = datetime(2004, 2, 10, tzinfo=UTC)  # Flickr's first day
-TRIES = 4  # of a call that fails for a passing reason
-
-_TRANSIENT = {0, 10, 105, 106, 201}
-_KEY_REJECTED = {96, 97, 98, 99, 100}
-_IMPOSSIBLE = {
-    3: "the query has nothing that Flickr can search for: give it text, tags, a bbox or dates",
-    20: "the query has more results than Flickr lists: narrow it by uploaded_after and uploaded_before",
-    95: "Flickr wants https: set DARKROOM_FLICKR_URL accordingly",
-}
-_INT32 = 2**31
+LICENCES_FOR = timedelta(hours=1)
+_LICENCES: WeakKeyDictionary[web.Client, dict[str, tuple[datetime, Licences]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -59,6 +41,11 @@ class Flickr:
     """The source ``flickr``."""
 
     name: str = "flickr"
+    stops_at_known: bool = False
+    takes: frozenset[str] = frozenset({
+        "text", "tags", "bbox", "label", "licences", "uploaded_after", "uploaded_before", "limit", "start_page",
+        "max_pages", "size",
+    })  # fmt: skip
 
     def check(self, settings: Settings) -> None:
         """Raises CredentialsRejected if there is no key, ConfigError if it would travel in the clear."""
@@ -73,60 +60,185 @@ class Flickr:
                 f"DARKROOM_FLICKR_URL must begin with https:// to hide the key, not {settings.flickr_url!r}"
             )
 
-    def search(self, query: Query, settings: Settings) -> Found:
-        """Every photo that ``query`` finds, up to Flickr's reach of 4,000; the window row says how complete that is."""
+    def due(self, query: Query, asked: Sequence[WindowRow], now: datetime) -> list[Window | None]:
+        """The windows that the ledger does not settle; a query of some pages or photos only is asked anew, as one."""
+        if is_sample(query):
+            return [None]
+        return list(windows.due(span(query, now), asked, now))
+
+    def again(self, query: Query, seen: Sequence[Sighting], now: datetime, calls: int) -> tuple[list[Window], int]:
+        """Windows of photos that were last seen long ago; of a query for some photos only the audit looks again."""
+        return ([], 0) if is_sample(query) else windows.stale(seen, now, calls, per_page(query))
+
+    def search(self, query: Query, window: Window | None, known: frozenset[str], settings: Settings) -> Found:
+        """Every photo of ``window``, or the parts that it must be divided into; of a query for some, the newest."""
         self.check(settings)
-        asked_at = datetime.now(UTC)
+        search = Search(Api(web.client(), settings), query, datetime.now(UTC))
+        if window is None and (query.limit or 0) > REACH:
+            found = search.newest()
+        elif window is None:
+            found = search.pages_asked_for()
+        else:
+            found = search.whole(window)
+        _tell(query, found)
+        return found
+
+    def forecast(self, query: Query, window: Window | None, settings: Settings) -> Forecast:
+        """What ``search`` would cost, for one call."""
+        self.check(settings)
+        search = Search(Api(web.client(), settings), query, datetime.now(UTC))
+        return search.forecast(window)
+
+    def ask(self, settings: Settings) -> Ask:
+        """Fetches from Flickr's image host."""
+        hosts = IMAGE_HOSTS | settings.allowed_image_hosts
+        return web.pictures(hosts)
+
+    def renew(self, photo_id: str, settings: Settings) -> list[Rendition]:
+        """None: Flickr's addresses do not expire."""
+        return []
+
+    def inspect(self, photo_id: str, settings: Settings) -> Seen:
+        """What flickr.photos.getInfo says; a photo that is deleted or private is "not found"."""
+        self.check(settings)
         api = Api(web.client(), settings)
-        licences = api.call("flickr.photos.licenses.getInfo", parse_licences)
-        pages = Pages(query)
-        rows: dict[str, dict[str, Any]] = {}
-        while pages.goes_on(len(rows)):
-            for photo in api.call("flickr.photos.search", pages.read, **arguments(query), page=str(pages.page)):
-                row = listing(photo, query, licences, asked_at, pages_of(settings.flickr_url))
-                rows.setdefault(row["photo_id"], row)
-        listings = list(rows.values())[: query.limit]
-        _tell(query, pages, listings)
-        window = {
-            "source": self.name, "query_id": query.query_id, "uploaded_after": query.uploaded_after,
-            "uploaded_before": query.uploaded_before, "asked_at": asked_at, "total": pages.total,
-            "unique": len(listings), "pages": pages.read_count, "calls": api.calls,
-        }  # fmt: skip
-        return Found(listings, [window])
+        try:
+            photo = api.call("flickr.photos.getInfo", _photo_info, photo_id=photo_id)
+        except PhotoGone as answer:
+            return Seen("gone", proof=str(answer))
+        usage = photo.get("usage")
+        may = integer(usage.get("candownload")) if isinstance(usage, Mapping) else None
+        return Seen(
+            "present", proof="flickr.photos.getInfo: ok", is_download_allowed=may != 0, **licence(photo, licences(api))
+        )
+
+
+def _photo_info(reply: Json) -> Json:
+    photo = reply.get("photo")
+    if not isinstance(photo, Mapping):
+        raise changed("flickr.photos.getInfo", "photo")
+    return photo
+
+
+def is_sample(query: Query) -> bool:
+    """Whether ``query`` wants some of what there is, and not all of it."""
+    return query.limit is not None or query.max_pages is not None or query.start_page > 1
+
+
+def span(query: Query, now: datetime) -> Window:
+    """All upload times that ``query`` is about, in whole seconds."""
+    after = query.uploaded_after or BEGAN
+    before = min(query.uploaded_before or now, now)
+    after = after.replace(microsecond=0) + (SECOND if after.microsecond else timedelta(0))
+    return Window(after=after, before=max(after, before.replace(microsecond=0) + SECOND))
+
+
+def licences(api: Api) -> Licences:
+    """The licences that Flickr knows now; asked once an hour."""
+    kept, now, url = _LICENCES.setdefault(api.client, {}), datetime.now(UTC), api.settings.flickr_url
+    if url not in kept or not now - LICENCES_FOR < kept[url][0] <= now:
+        kept[url] = now, api.call("flickr.photos.licenses.getInfo", parse_licences)
+    return kept[url][1]
 
 
 @dataclass
-class Api:
-    """Flickr's REST endpoint. ``calls`` counts what was spent of the hourly quota."""
+class Search:
+    """One search: reads pages, and turns them into rows of the ledger."""
 
-    client: web.Client
-    settings: Settings
-    calls: int = 0
+    api: Api
+    query: Query
+    asked_at: datetime
+    counted: int = 0  # calls that stand in a window row already
 
-    def call(self, method: str, read: Callable[[Json], T], **arguments: str) -> T:
-        """What ``read`` finds in the reply to ``method``. Passing faults and unreadable replies are asked for again."""
-        attempt = 0
-        while True:
-            answer = self._get(method, arguments)
-            if (refusal := web.failure(answer)) and answer.outcome != "truncated":
-                raise refusal
-            try:
-                return read(parse_reply(answer.body, method))
-            except (SourceUnavailable, SourceChanged) as error:
-                attempt += 1
-                if attempt == TRIES:
-                    raise _at(answer.url, error) from None
-            self.client.sleep(self.client.limits.backoff(attempt - 1))
+    def pages_asked_for(self) -> Found:
+        """The pages from start_page on, max_pages of them, up to ``limit`` photos: newest first."""
+        pages = Pages(self.query)
+        rows = self.read(pages, arguments(self.query), most=self.query.limit)
+        listed = list(rows.values())[: self.query.limit]
+        window = span(self.query, self.asked_at)
+        return Found(listed, [self.row(window, "sampled", pages, listed)])
 
-    def _get(self, method: str, arguments: Mapping[str, str]) -> web.Answer:
-        """One call."""
-        key = self.settings.flickr_api_key
-        fixed = {"method": method, "format": "json", "nojsoncallback": "1"}
-        secret = {"api_key": key.get_secret_value() if key else ""}
-        self.calls += 1
-        url = self.settings.flickr_url
-        hosts = frozenset({urlsplit(url).netloc})
-        return self.client.get(url, kind="api", hosts=hosts, params=fixed | dict(arguments) | secret)
+    def newest(self) -> Found:
+        """The newest ``limit`` photos, where that is more than one search lists: window after window into the past."""
+        left, rows, seen = [span(self.query, self.asked_at)], dict[str, dict[str, Any]](), list[dict[str, Any]]()
+        while left and len(rows) < (self.query.limit or 0):
+            found = self.whole(left.pop(0))
+            left = found.parts + left
+            seen += [row | {"state": "sampled"} for row in found.windows]
+            rows |= {row["photo_id"]: row for row in found.listings}
+        return Found(list(rows.values())[: self.query.limit], seen)
+
+    def whole(self, window: Window) -> Found:
+        """All photos of ``window``; or its parts, if it holds too many to be listed and is long enough to divide."""
+        pages, asked = Pages(self.query), arguments(self.query, window)
+        try:
+            rows = self.read(pages, asked, most_total=windows.TARGET if windows.parts(window, REACH) else None)
+        except TooManyResults:
+            rows, pages.total = {}, max(pages.total, REACH + 1)
+        if parts := windows.parts(window, pages.total) if pages.total > windows.TARGET else []:
+            return Found([], [self.row(window, "divided", pages, [])], parts)
+        if pages.total > REACH:
+            self.crowded(rows, pages, asked)
+        listed = list(rows.values())
+        return Found(listed, [self.row(window, "listed", pages, listed)])
+
+    def crowded(self, rows: dict[str, dict[str, Any]], pages: "Pages", asked: Mapping[str, str]) -> None:
+        """Add to ``rows`` what a window hides that is too short to divide: by licence, and then from both ends."""
+        for licence_id in self.query.licences or licences(self.api):
+            first = Pages(self.query)
+            rows |= self.read(first, {**asked, "license": licence_id})
+            pages.read_count += first.read_count
+            if first.total > REACH:
+                second = Pages(self.query)
+                rows |= self.read(second, {**asked, "license": licence_id, "sort": "date-posted-asc"})
+                pages.read_count += second.read_count
+
+    def read(
+        self, pages: "Pages", asked: Mapping[str, str], most: int | None = None, most_total: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Rows by photo_id of the pages of one search; ends early at ``most`` rows, or if it has more than
+        ``most_total`` results.
+        """
+        known, address = licences(self.api), pages_of(self.api.settings.flickr_url)
+        rows: dict[str, dict[str, Any]] = {}
+        while pages.goes_on() and (most is None or len(rows) < most):
+            for photo in self.api.call("flickr.photos.search", pages.read, **asked, page=str(pages.page)):
+                row = listing(photo, self.query, known, self.asked_at, address)
+                rows.setdefault(row["photo_id"], row)
+            if most_total is not None and pages.total > most_total:
+                break
+        return rows
+
+    def row(self, window: Window, state: str, pages: "Pages", listed: Sequence[object]) -> dict[str, Any]:
+        """The row of the window ledger."""
+        return {
+            "source": "flickr", "query_id": self.query.query_id, "uploaded_after": window.after,
+            "uploaded_before": window.before, "asked_at": self.asked_at, "state": state, "total": pages.total,
+            "unique": len(listed), "lost": max(0, pages.total - len(listed)) if state == "listed" else 0,
+            "pages": pages.read_count, "calls": self._spent(),
+        }  # fmt: skip
+
+    def _spent(self) -> int:
+        """Calls since the last window row."""
+        spent, self.counted = self.api.calls - self.counted, self.api.calls
+        return spent
+
+    def forecast(self, window: Window | None) -> Forecast:
+        """What one page tells: how many photos there are, what listing them costs, and how large they are."""
+        pages = Pages(self.query.model_copy(update={"max_pages": 1}))
+        photos = list(self.read(pages, arguments(self.query, window)).values())
+        size = per_page(self.query)
+        total = min(pages.total, self.query.limit or pages.total, (self.query.max_pages or pages.total) * size)
+        if window is None:
+            total, count = (min(total, REACH), 1) if not self.query.limit else (total, ceil(total / windows.TARGET))
+        else:
+            count = max(1, len(windows.parts(window, total)))
+        pixels = [(row["listed_width"] or 0) * (row["listed_height"] or 0) for row in photos if row["image_url"]]
+        mean_bytes = JPEG_BYTES_PER_PIXEL * sum(pixels) / max(1, len(photos))
+        asked_apart = sum(row["is_open"] is False for row in photos) / max(1, len(photos))
+        listing_calls = ceil(total / size + count / 2) + (count > 1)  # the last page of a window is half full
+        calls = listing_calls + 1 + round(asked_apart * total)  # one for the licences
+        return Forecast(photos=total, windows=count, calls=calls, bytes=round(mean_bytes * total))
 
 
 @dataclass
@@ -148,15 +260,10 @@ class Pages:
                 f"start_page must not exceed {self.reach}: Flickr lists {REACH} results, not {self.page} pages"
             )
 
-    def goes_on(self, found: int) -> bool:
+    def goes_on(self) -> bool:
         """Whether the next page is there, wanted and within Flickr's reach."""
         is_wanted = self.query.max_pages is None or self.read_count < self.query.max_pages
-        return is_wanted and found < (self.query.limit or REACH + 1) and self.page <= min(self.last_page, self.reach)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether there were more pages, all of which Flickr keeps to itself."""
-        return self.page > self.reach and self.last_page > self.reach
+        return is_wanted and self.page <= min(self.last_page, self.reach)
 
     def read(self, reply: Json) -> list[Json]:
         """The photos of the page that was asked for; moves on to the next."""
@@ -180,169 +287,33 @@ def per_page(query: Query) -> int:
     return PER_PAGE if query.bbox is None else PER_PAGE_BBOX
 
 
-def arguments(query: Query) -> dict[str, str]:
-    """``query`` in the words of flickr.photos.search. Its dates are whole seconds and include both ends.
+def arguments(query: Query, window: Window | None = None) -> dict[str, str]:
+    """``query`` in the words of flickr.photos.search, within ``window``, or else within its own dates.
 
-    A search by place alone would see the last twelve hours only; a first date, though it excludes nothing, lifts that.
+    Flickr's dates are whole seconds and include both ends. A search by place alone would see the last twelve hours
+    only; a first date, though it excludes nothing, lifts that.
     """
-    after = query.uploaded_after or (BEGAN if query.bbox else None)
+    after = window.after if window else query.uploaded_after or (BEGAN if query.bbox else None)
+    before = window.before - SECOND if window else query.uploaded_before
     words = {
         "text": query.text, "tags": ",".join(query.tags), "tag_mode": "all" if query.tags else None,
         "bbox": ",".join(map(str, query.bbox)) if query.bbox else None, "license": ",".join(query.licences),
         "min_upload_date": str(ceil(after.timestamp())) if after else None,
-        "max_upload_date": str(floor(query.uploaded_before.timestamp())) if query.uploaded_before else None,
+        "max_upload_date": str(floor(before.timestamp())) if before else None,
         "media": "photos", "content_types": "0",  # photographs: no screenshots, no drawings
         "safe_search": "1", "sort": "date-posted-desc", "extras": EXTRAS, "per_page": str(per_page(query)),
     }  # fmt: skip
     return {name: value for name, value in words.items() if value}
 
 
-def parse_reply(body: bytes, method: str) -> Json:
-    """The reply in ``body``; raises what its error code says, and SourceChanged if it is no reply at all."""
-    try:
-        reply = json.loads(body)
-    except ValueError:
-        raise changed(method, "the whole body") from None
-    if not isinstance(reply, Mapping) or reply.get("stat") not in ("ok", "fail"):
-        raise changed(method, "stat")
-    if reply["stat"] == "fail":
-        raise fault(integer(reply.get("code")), str(reply.get("message", "")), method)
-    return reply
-
-
-def fault(code: int | None, message: str, method: str) -> DarkroomError:
-    """The exception for an error ``code``: retry, get another key, ask otherwise, or give up."""
-    if code in _TRANSIENT or "not currently available" in message:
-        return SourceUnavailable(f"Flickr's {method} is out of order for a moment ({code}: {message}): run again later")
-    if code in _KEY_REJECTED:
-        what = "expired" if "expired" in message else "malformed" if "format" in message else "not accepted"
-        return CredentialsRejected(f"Flickr says that FLICKR_API_KEY is {what} ({code}): get a valid key at {KEY_PAGE}")
-    if code in _IMPOSSIBLE:
-        return ConfigError(_IMPOSSIBLE[code])
-    return PermanentSourceError(
-        f"Flickr refuses {method} ({code}: {message}): asking again will not help, change the query"
-    )
-
-
-def changed(method: str, place: str) -> SourceChanged:
-    """The exception for a reply in which ``place`` is not what the documentation says."""
-    hint = "check DARKROOM_FLICKR_URL, or update Darkroom"
-    return SourceChanged(f"Flickr's {method} answered, but {place!r} cannot be read: {hint}", field=place)
-
-
-def _at(url: str, error: DarkroomError) -> DarkroomError:
-    """``error`` with the URL that it happened at, if it is one that tells."""
-    if isinstance(error, SourceChanged):
-        error.url = url
-    return error
-
-
-def parse_licences(reply: Json) -> Licences:
-    """(name, URL) of every licence that Flickr knows now, by id: names and ids have changed before."""
-    try:
-        return {str(item["id"]): (str(item["name"]), str(item["url"])) for item in reply["licenses"]["license"]}
-    except (KeyError, TypeError):
-        raise changed("flickr.photos.licenses.getInfo", "licenses.license") from None
-
-
-def pages_of(endpoint: str) -> str:
-    """Where photos have their pages: Flickr's, or those of a stand-in, whose photos are none of Flickr's."""
-    address = urlsplit(endpoint)
-    return FLICKR_PAGES if address.hostname == "api.flickr.com" else f"{address.scheme}://{address.netloc}"
-
-
-def listing(
-    photo: Json, query: Query, licences: Licences, observed_at: datetime, pages: str = FLICKR_PAGES
-) -> dict[str, Any]:
-    """One row of ``listings``. A photo whose owner shows no picture has a row without ``image_url``."""
-    photo_id, owner = text(photo["id"]), text(photo.get("owner"))
-    ladder = list(renditions(photo, query.size))
-    best = ladder[0] if ladder else {}
-    has_place = bool(integer(photo.get("accuracy")))
-    return {
-        "source": "flickr", "photo_id": photo_id, "query_id": query.query_id, "observed_at": observed_at,
-        "owner_id": owner, "owner_name": text(photo.get("ownername")), "title": text(photo.get("title")),
-        "tags": (text(photo.get("tags")) or "").split(), "label": query.label, **licence(photo, licences),
-        "page_url": f"{pages}/photos/{owner}/{photo_id}/" if owner else None,
-        "image_url": best.get("url"), "size_label": best.get("label"),
-        "listed_width": best.get("width"), "listed_height": best.get("height"),
-        "uploaded_at": unix_time(photo.get("dateupload")), "taken_at": taken_at(photo),
-        "latitude": degrees(photo.get("latitude"), 90) if has_place else None,
-        "longitude": degrees(photo.get("longitude"), 180) if has_place else None,
-        "fallbacks": [{"label": rung["label"], "url": rung["url"]} for rung in ladder[1:]],
-    }  # fmt: skip
-
-
-def renditions(photo: Json, size: str) -> Iterator[dict[str, Any]]:
-    """label, url, width and height of what the photo is offered in, largest first, nothing larger than ``size``.
-
-    The URLs are taken as they are: from 1600 px up each has a secret of its own.
-    """
-    for letter, label in LADDER.items():
-        url = photo.get(f"url_{letter}")
-        width, height = integer(photo.get(f"width_{letter}")), integer(photo.get(f"height_{letter}"))
-        long_px = LONG_EDGE_PX.get(label) or max(width or _INT32, height or _INT32)
-        if isinstance(url, str) and url and (size == "original" or long_px <= LONG_EDGE_PX[size]):
-            yield {"label": label, "url": url, "width": width, "height": height}
-
-
-def licence(photo: Json, licences: Licences) -> dict[str, str | None]:
-    """Name and URL of the photo's licence; ``unknown:<id>`` if Flickr does not explain it, ``unstated`` without one."""
-    licence_id = text(photo.get("license"))
-    if licence_id is None:
-        return {"licence": "unstated", "licence_url": None}
-    name, url = licences.get(licence_id, (f"unknown:{licence_id}", ""))
-    return {"licence": name, "licence_url": url or None}
-
-
-def text(value: Any) -> str | None:
-    """A text that Flickr gives plainly, as a number, or wrapped in ``_content``; None for nothing."""
-    if isinstance(value, Mapping):
-        value = value.get("_content")
-    return None if value is None or value == "" else str(value)
-
-
-def integer(value: Any) -> int | None:
-    """A number that Flickr gives as a number or as text; None for anything else, and beyond 32 bits."""
-    found = re.fullmatch(r"-?\d{1,10}", str(value))
-    return int(found[0]) if found and abs(int(found[0])) < _INT32 else None
-
-
-def degrees(value: Any, bound: int) -> float | None:
-    """An angle between -``bound`` and ``bound``, or None."""
-    try:
-        angle_deg = float(value)
-    except (TypeError, ValueError):
-        return None
-    return angle_deg if isfinite(angle_deg) and abs(angle_deg) <= bound else None
-
-
-def unix_time(value: Any) -> datetime | None:
-    """The moment that many seconds after 1970; None for zero and for what is no number."""
-    seconds = integer(value)
-    return datetime.fromtimestamp(seconds, UTC) if seconds and seconds > 0 else None
-
-
-def taken_at(photo: Json) -> datetime | None:
-    """What the camera's clock said (its zone is unknown; written as if UTC). None where Flickr made the date up."""
-    written = text(photo.get("datetaken")) or ""
-    if integer(photo.get("datetakenunknown")) or written.startswith("0000"):
-        return None
-    try:
-        return datetime.strptime(written, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def _tell(query: Query, pages: Pages, listings: list[dict[str, Any]]) -> None:
+def _tell(query: Query, found: Found) -> None:
     """Log what the search brought and what it did not."""
-    log.info("search %s: total=%d unique=%d pages=%d", query.query_id, pages.total, len(listings), pages.read_count)
-    if pages.is_cut:
-        log.warning(
-            "search %s: Flickr has %d results but lists only the newest %d, of which %d are different: the others are "
-            "lost; narrow the query by uploaded_after and uploaded_before",
-            query.query_id, pages.total, REACH, len(listings),
+    for row in found.windows:
+        log.info(
+            "search %s %s..%s: %s total=%d unique=%d lost=%d pages=%d calls=%d", query.query_id,
+            row["uploaded_after"].isoformat(), row["uploaded_before"].isoformat(), row["state"], row["total"],
+            row["unique"], row["lost"], row["pages"], row["calls"],
         )  # fmt: skip
-    unknown = Counter(row["licence"] for row in listings if row["licence"].startswith("unknown:"))
+    unknown = Counter(row["licence"] for row in found.listings if row["licence"].startswith("unknown:"))
     if unknown:
         log.warning("search %s: licences that Flickr does not explain: %s", query.query_id, dict(unknown))

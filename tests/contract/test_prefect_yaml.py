@@ -22,6 +22,7 @@ from flows.services import WORK_POOL
 from storage.layout import Layout
 from storage.records import SPLITS, SnapshotRef
 from tasks.dataset import Dataset
+from tasks.sources.standin.px500_rows import CATEGORIES
 
 FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 CATALOGUE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -72,10 +73,10 @@ def test_every_key_is_one_that_prefect_reads() -> None:
 
 
 def test_every_flow_has_a_deployment_of_another_name() -> None:
-    """Refresh, training and both are in the catalogue; no two deployments of one flow bear one name."""
+    """Refresh, training, both, and audit are in the catalogue; no two deployments of one flow bear one name."""
     names = [f"{flow_of(deployment).name}/{deployment['name']}" for deployment in DEPLOYMENTS]
     assert len(set(names)) == len(names)
-    assert {name.split("/")[0] for name in names} == {"refresh-dataset", "train-model", "pipeline"}
+    assert {name.split("/")[0] for name in names} == {"refresh-dataset", "train-model", "pipeline", "audit-dataset"}
 
 
 @each
@@ -100,10 +101,17 @@ def test_its_parameters_are_those_of_its_flow(deployment: dict[str, Any]) -> Non
             validate(deployment["parameters"] | {name: {"misspelt": 1}}, schema, raise_on_error=True)
 
 
-def crops() -> list[Dataset]:
-    """The dataset ``crops``, as each deployment that names it spells it out."""
+def datasets(name: str) -> list[Dataset]:
+    """The dataset ``name``, as each deployment that names it spells it out."""
     given = [deployment["parameters"].get("dataset") for deployment in DEPLOYMENTS]
-    return [Dataset.model_validate(dataset) for dataset in given if dataset]
+    return [
+        Dataset.model_validate(dataset) for dataset in given if isinstance(dataset, dict) and dataset["name"] == name
+    ]
+
+
+def crops() -> list[Dataset]:
+    """The dataset ``crops``."""
+    return datasets("crops")
 
 
 def test_crops_is_the_dataset_that_was_described() -> None:
@@ -122,15 +130,31 @@ def test_crops_is_the_dataset_that_was_described() -> None:
     assert crops()[0] == crops()[1]
 
 
-def test_the_refresh_and_nothing_else_runs_every_week() -> None:
-    """Mondays at three, UTC."""
+def test_photos_28_is_the_dataset_that_was_described() -> None:
+    """28 categories of 500px by the site's own names, 1,000 photos each, labelled by category, at most 1024 px."""
+    [dataset] = datasets("photos-28")
+    assert (dataset.source, dataset.rotate, dataset.filter.aspect) == ("500px", "upright", None)
+    assert tuple(query.category for query in dataset.queries) == CATEGORIES
+    assert len(set(CATEGORIES)) == 28
+    assert {(query.limit, query.size, query.text) for query in dataset.queries} == {(1000, "Large", None)}
+    assert tuple(getattr(dataset.split, name) for name in SPLITS) == (0.80, 0.10, 0.10)
+
+
+def test_nothing_but_refresh_and_audit_of_crops_run_by_themselves() -> None:
+    """Mondays at three and every day at five, UTC. What 500px does not want is scheduled, but not active."""
     scheduled = {
-        deployment["entrypoint"]: deployment["schedules"] for deployment in DEPLOYMENTS if "schedules" in deployment
+        f"{deployment['entrypoint']}/{deployment['name']}": deployment["schedules"]
+        for deployment in DEPLOYMENTS
+        if "schedules" in deployment
     }
-    assert list(scheduled) == ["flows.refresh.refresh_dataset"]
-    [schedule] = scheduled["flows.refresh.refresh_dataset"]
-    assert RawScheduleConfig.model_validate(schedule).cron == "0 3 * * 1"
-    assert (schedule["timezone"], schedule["active"]) == ("UTC", True)
+    refreshes = {"flows.refresh.refresh_dataset/crops", "flows.refresh.refresh_dataset/photos-28"}
+    assert set(scheduled) == {*refreshes, "flows.audit.audit_dataset/crops"}
+    for entry, cron in (("refresh.refresh_dataset", "0 3 * * 1"), ("audit.audit_dataset", "0 5 * * *")):
+        [schedule] = scheduled[f"flows.{entry}/crops"]
+        assert RawScheduleConfig.model_validate(schedule).cron == cron
+        assert (schedule["timezone"], schedule["active"]) == ("UTC", True)
+    [schedule] = scheduled["flows.refresh.refresh_dataset/photos-28"]
+    assert RawScheduleConfig.model_validate(schedule).active is False
 
 
 def test_a_published_snapshot_triggers_its_training(monkeypatch: pytest.MonkeyPatch, where: Layout) -> None:
@@ -170,7 +194,8 @@ def emitted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, where: Layout) ->
     monkeypatch.setattr(flows.refresh, "only_one", lambda name: monkeypatch.context())
     monkeypatch.setattr(flows.refresh, "artifacts", SimpleNamespace())  # and the UI is out of order
     monkeypatch.setattr(flows.refresh, "manifest", SimpleNamespace(read=nothing))
-    for name in ("find", "fetch", "curate", "one", "with_keys"):
+    monkeypatch.setattr(flows.refresh, "acquire", SimpleNamespace(find=nothing, fetch=nothing))
+    for name in ("curate", "one", "with_keys"):
         monkeypatch.setattr(flows.refresh, name, nothing)
     for announce in (True, False):
         with pytest.raises(AttributeError, match="show_snapshot"):

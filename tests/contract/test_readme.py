@@ -9,18 +9,18 @@ from typing import Any, get_args
 import yaml
 
 from models.recipes import RECIPES
-from storage import ledger
+from storage import catalog, ledger, purge
 from storage import settings as settings_module
 from storage.layout import Layout
 from storage.records import SPLITS
 from storage.settings import Settings
-from tasks import dedup, download, filter, imaging, publish, web
+from tasks import dedup, download, filter, imaging, publish, verdicts
 from tasks.dataset import Dataset
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 CODE = "\n".join([*re.findall(r"^    .*$|^```.*?^```", README, re.M | re.S), *re.findall(r"`[^`\n]+`", README)])
-FLOWS = {"refresh-dataset", "train-model", "pipeline"}
+FLOWS = {"refresh-dataset", "train-model", "pipeline", "audit-dataset"}
 
 
 def section(title: str) -> str:
@@ -64,18 +64,19 @@ def test_every_module_that_is_run_can_be_run() -> None:
 def test_every_deployment_is_in_the_catalogue_and_the_other_way_round() -> None:
     """The table lists what prefect.yaml has; commands name nothing else."""
     flows = {"flows.refresh.refresh_dataset": "refresh-dataset", "flows.train.train_model": "train-model"}
+    flows |= {"flows.audit.audit_dataset": "audit-dataset"}
     catalogue = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())["deployments"]
     there = {f"{flows.get(each['entrypoint'], 'pipeline')}/{each['name']}" for each in catalogue}
     assert {row[0].strip("`") for row in table("deployment")} == there
-    assert set(re.findall(rf"\b(?:{'|'.join(FLOWS)})/[a-z-]+", CODE.replace(".py", ""))) - {"pipeline/py"} == there
+    assert set(re.findall(rf"\b(?:{'|'.join(FLOWS)})/[a-z0-9-]+", CODE.replace(".py", ""))) - {"pipeline/py"} == there
 
 
 def test_the_table_of_variables_is_the_list_of_settings() -> None:
     """Every variable is a setting and every setting has its line, here and in the docstring of the settings."""
     fields = Settings.model_fields
     there = {str(field.validation_alias or f"DARKROOM_{name.upper()}") for name, field in fields.items()}
-    assert {name for row in table("variable") for name in re.findall(r"[A-Z_]{4,}", row[0])} == there
-    assert set(re.findall(r"^``([A-Z_]+)``", settings_module.__doc__ or "", re.M)) == there
+    assert {name for row in table("variable") for name in re.findall(r"[A-Z0-9_]{4,}", row[0])} == there
+    assert set(re.findall(r"^``([A-Z0-9_]+)``", settings_module.__doc__ or "", re.M)) == there
 
 
 def test_the_examples_are_python() -> None:
@@ -124,16 +125,19 @@ def test_the_table_of_reasons_is_the_list_of_reasons() -> None:
 def producible() -> dict[str, set[str]]:
     """The reasons that the code of each stage can give."""
     bad_image = set(get_args(imaging.BadReason))
-    outcomes = set(get_args(web.Outcome)) - {"ok"}
+    outcomes = set(get_args(verdicts.Outcome)) - {"ok", "not_modified"}
     return {
         "download": outcomes
         | bad_image
         | constants(download, "download_reason")
+        | constants(catalog, "download_reason")
+        | {download.NOT_DOWNLOADABLE}
         | constants(publish, "download_reason"),
         "measure": bad_image - {"too_many_pixels"},  # that is asked of the header, at the download
         "rotate": bad_image - {"too_many_pixels"},
         "filter": set(get_args(filter.FilterReason)),
         "dedup": constants(dedup, "dedup_reason"),
+        purge.REMOVAL: {purge.REMOVED},
     }
 
 
@@ -141,6 +145,7 @@ def constants(module: Any, column: str) -> set[str]:
     """Texts that ``module`` assigns to ``column``: in a mapping, under a key, or in SQL."""
     source = Path(module.__file__).read_text()
     found = set(re.findall(rf"coalesce\({column}, '(\w+)'\)", source))
+    found |= set(re.findall(rf"then '(\w+)'\s+(?:end as|else) {column}", source))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Dict):
             pairs = [(key, value) for key, value in zip(node.keys, node.values, strict=True) if key is not None]
@@ -151,7 +156,7 @@ def constants(module: Any, column: str) -> set[str]:
         found |= {
             str(value.value)
             for key, value in pairs
-            if isinstance(key, ast.Constant) and key.value == column and isinstance(value, ast.Constant)
+            if isinstance(key, ast.Constant) and key.value == column and isinstance(value, ast.Constant) and value.value
         }
     return found
 
@@ -189,7 +194,8 @@ def test_the_tree_is_the_layout() -> None:
     there = [
         where.blob("<sha256>", "JPEG").parents[2] / "ab" / "cd" / where.blob("<sha256>", "JPEG").name,
         where.stage("<stage>", "<sha256>"), where.dataset("crops"), snapshot, where.pack("<digest>"),
-        where.run("<run id>"), where.cache, where.prefect, *(where.ledger("crops", kind) for kind in ledger.KINDS),
+        where.run("<run id>"), where.cache, where.prefect, where.removals,
+        *(where.ledger("crops", kind) for kind in ledger.KINDS),
         *(snapshot / f"{part}.parquet" for part in (*SPLITS, "rejected")),
         *(snapshot / name for name in ("report.html", "README.md", "ATTRIBUTION.csv", "snapshot.json")),
     ]  # fmt: skip

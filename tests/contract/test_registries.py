@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from models.networks import INPUT_CHANNELS, build_model, forward
 from models.recipes import RECIPES, from_dict, resolve
@@ -18,42 +19,85 @@ from tasks import caching
 from tasks.dataset import Dataset
 from tasks.errors import ConfigError, CredentialsRejected
 from tasks.sources import SOURCES, SourceName, named
-from tasks.sources.base import Source
+from tasks.sources.base import SEARCH_ARGUMENTS, Query, Source
 
 # What a stage may import without declaring it: it moves data, and decides no byte of them.
 PLUMBING = {"tasks", "tasks.caching", "tasks.errors", "tasks.sources", "tasks.sources.base", "tasks.web"}
-BY_VERSION = {"search", "download"}  # they ask a site: their version is bumped by hand
+BY_VERSION = {"search", "download", "audit"}  # they ask a site: their version is bumped by hand
 IN_ANOTHER_PROCESS = {"train", "evaluate"}  # what decides their bytes is models/, which they never import
+
+
+# A source may want a key, which its site gives, or somebody's word that it may be asked; others want nothing.
+KEYED = {"flickr": "FLICKR_API_KEY"}
+SWITCHED = {"500px": "DARKROOM_PX500"}
+
+
+def whole_query(name: str) -> dict[str, str]:
+    """A query that the source takes."""
+    return {next(word for word in SEARCH_ARGUMENTS if word in named(name).takes): "a"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_is_one(name: str) -> None:
-    """Each entry knows its name, and takes what the protocol says."""
+    """Each entry knows its name, has every method of the protocol and takes the same arguments; it heeds what a query
+    really has, and at least one thing to search for.
+    """
     source = named(name)
     assert source.name == name
-    for method in ("check", "search"):
+    methods = [method for method, _ in inspect.getmembers(Source, inspect.isfunction) if not method.startswith("_")]
+    assert {"check", "due", "search", "forecast", "ask", "renew", "inspect"} <= set(methods)
+    for method in methods:
         expected = list(inspect.signature(getattr(Source, method)).parameters)[1:]
         assert list(inspect.signature(getattr(source, method)).parameters) == expected
+    assert source.takes <= set(Query.model_fields)
+    assert source.takes & set(SEARCH_ARGUMENTS)
+    assert isinstance(source.stops_at_known, bool)
 
 
 def test_a_dataset_can_name_every_source_and_no_other() -> None:
     """The form of the UI offers exactly what is registered; another name is refused with the known ones."""
     assert set(get_args(SourceName)) == set(SOURCES)
-    assert {
-        Dataset.model_validate({"name": "d", "source": name, "queries": [{"text": "a"}]}).source for name in SOURCES
-    }
-    with pytest.raises(ConfigError, match="choose one of flickr"):
+    for name in SOURCES:
+        dataset = {"name": "d", "source": name, "queries": [whole_query(name)]}
+        assert Dataset.model_validate(dataset).source == name
+    with pytest.raises(ConfigError, match=f"choose one of {', '.join(get_args(SourceName))}"):
         named("flicker")
 
 
 @pytest.mark.parametrize("name", SOURCES)
+def test_a_source_takes_no_field_that_it_would_pass_over(name: str) -> None:
+    """A dataset whose query has a field that its source does not heed is refused with the field's name."""
+    values = {"text": "a", "tags": ["a"], "path": "a", "category": "a", "columns": {"photo_id": "a"}, "max_pages": 1}
+    for strange in set(values) - named(name).takes:
+        query = whole_query(name) | {strange: values[strange]}
+        with pytest.raises(ValidationError, match=strange):
+            Dataset.model_validate({"name": "d", "source": name, "queries": [query]})
+
+
+@pytest.mark.parametrize("name", KEYED)
 @pytest.mark.parametrize("key", [None, "", "  "])
 def test_a_source_without_its_key_says_how_to_get_one(name: str, key: str | None) -> None:
     """One sentence, with the variable and an address, before anything is asked."""
-    variable = f"{name.upper()}_API_KEY"
     with pytest.raises(CredentialsRejected) as refusal:
-        named(name).check(Settings.model_validate({variable: key}))
-    message = str(refusal.value)
+        named(name).check(Settings.model_validate({KEYED[name]: key}))
+    says_what_to_do(str(refusal.value), KEYED[name])
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_a_source_that_is_off_says_why_and_how_to_turn_it_on(name: str) -> None:
+    """One sentence, with the variable and the address of the terms, before anything is asked."""
+    with pytest.raises(ConfigError) as refusal:
+        named(name).check(Settings(px500=False))
+    says_what_to_do(str(refusal.value), SWITCHED[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - set(KEYED) - set(SWITCHED)))
+def test_other_sources_need_nothing(name: str) -> None:
+    """A folder or a table is read without a word from anybody."""
+    named(name).check(Settings())
+
+
+def says_what_to_do(message: str, variable: str) -> None:
     assert variable in message
     assert "https://" in message
     assert "\n" not in message

@@ -4,12 +4,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+import flows.acquire
 import flows.refresh
 from flows.refresh import refresh_dataset
 from storage import catalog, ledger, manifest
@@ -18,6 +20,7 @@ from storage.records import SPLITS, SnapshotRef
 from tasks import publish, web
 from tasks.dataset import Dataset
 from tasks.errors import CredentialsRejected, EmptyResult, RootNotWritable, SourceUnavailable, TooFewPhotos
+from tasks.sources import windows
 from tasks.sources.standin import Catalogue, Keys, StandIn
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -57,9 +60,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
     """How often each task of the refresh ended in which state; clear it between runs."""
     counted: Ran = Counter()
     for name in TASKS:
-        task = getattr(flows.refresh, name)
+        room = flows.acquire if name in ("search", "download") else flows.refresh
+        task = getattr(room, name)
         monkeypatch.setattr(
-            flows.refresh, name,
+            room, name,
             task.with_options(on_completion=[lambda task, run, state, name=name: counted.update([(name, state.name)])]),
         )  # fmt: skip
     return counted
@@ -81,7 +85,7 @@ def dataset(request: pytest.FixtureRequest) -> Dataset:
 
 
 def reopened(dataset: Dataset) -> Dataset:
-    """The same dataset with a window that is still open, so that the site is asked each time."""
+    """The same dataset with a window that is still open, so that its last fortnight is asked each time."""
     query = dataset.queries[0].model_copy(update={"uploaded_before": None})
     return dataset.model_copy(update={"queries": (query,)})
 
@@ -143,7 +147,7 @@ def test_a_new_photo_touches_one_shard_of_each_stage(
     before = Counter(name for name, _ in ran.elements())
     assert before["measure"] > 3
     ran.clear()
-    site.catalogue.add(1)
+    site.catalogue.add(1, uploaded_at=datetime.now(UTC).replace(microsecond=0) - timedelta(days=1))
     snapshot = refresh_dataset(dataset)
     assert snapshot.version == 2
     for name in ("measure", "rotate"):
@@ -152,9 +156,11 @@ def test_a_new_photo_touches_one_shard_of_each_stage(
     assert bodies(ran)["download"] == 1
 
 
-def test_a_changed_title_runs_nothing_behind_it(root: Layout, site: StandIn, dataset: Dataset, ran: Ran) -> None:
+def test_a_changed_title_runs_nothing_behind_it(
+    root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the join that carries titles, and the report, run again; the snapshot has the new title."""
-    dataset = reopened(dataset)
+    monkeypatch.setattr(windows, "revisit_after", lambda age: timedelta(0))
     found = photos(root, refresh_dataset(dataset))
     photo_id = next(key for key, row in found.items() if row["verdict"])
     ran.clear()
@@ -220,8 +226,9 @@ def test_what_was_fetched_before_a_failure_is_kept(
     root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refresh whose image host goes away in the middle keeps what it has; the next one asks for the rest only."""
-    monkeypatch.setattr(flows.refresh, "DOWNLOAD_PHOTOS", 10)
-    monkeypatch.setattr(flows.refresh, "download", flows.refresh.download.with_options(retries=0))
+    monkeypatch.setattr(flows.acquire, "MIN_BATCH_PHOTOS", 10)
+    monkeypatch.setattr(flows.acquire, "BATCHES", 9)
+    monkeypatch.setattr(flows.acquire, "download", flows.acquire.download.with_options(retries=0))
     photo_ids = sorted(photo.id for photo in site.catalogue.listed())
     for photo_id in photo_ids[-20:]:
         site.faults.add([{"where": "image", "kind": "http_503", "match": f"/{photo_id}_"}])
@@ -230,6 +237,7 @@ def test_what_was_fetched_before_a_failure_is_kept(
     held = catalog.held(root, dataset.name).num_rows
     assert held > 20
     site.faults.clear()
+    web.client.cache_clear()  # a later run, in another process
     asked = site.stats()["images"].get("200", 0)
     found = photos(root, refresh_dataset(dataset))
     assert set(found) == set(photo_ids)
@@ -306,8 +314,8 @@ def test_a_site_that_cannot_be_reached_says_so(
     root: Layout, point: Point, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The host is named, and nothing is kept."""
-    quick = flows.refresh.search.with_options(retries=0)
-    monkeypatch.setattr(flows.refresh, "search", quick)
+    quick = flows.acquire.search.with_options(retries=0)
+    monkeypatch.setattr(flows.acquire, "search", quick)
     point("http://127.0.0.1:9")
     with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:9"):
         refresh_dataset(dataset)
@@ -342,18 +350,3 @@ def test_secrets_are_nowhere(root: Layout, site: StandIn, dataset: Dataset, capl
     for kind in ledger.KINDS:
         assert KEY not in str(ledger.read(root, dataset.name, kind).to_pylist())
     assert KEY not in str(manifest.read_file(Path(snapshot.uri) / "rejected.parquet").to_pylist())
-
-
-def test_a_window_that_has_closed_is_asked_once_more(
-    root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was found while photos could still come is not taken for all that there were; afterwards it is kept."""
-    dataset = reopened(dataset)
-    monkeypatch.setattr(flows.refresh, "is_closed", lambda query, now: False)
-    before = photos(root, refresh_dataset(dataset))
-    site.catalogue.add(1)
-    monkeypatch.setattr(flows.refresh, "is_closed", lambda query, now: True)
-    assert len(photos(root, refresh_dataset(dataset))) == len(before) + 1
-    ran.clear()
-    refresh_dataset(dataset)
-    assert bodies(ran) == {}

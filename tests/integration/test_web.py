@@ -1,23 +1,36 @@
 """The HTTP client over real sockets: what hosts do to it, and where it does not go."""
 
+import contextlib
+import errno
 import gzip
+import json
 import logging
 import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial as partial_of
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from storage import partial
+from tasks import web
+from tasks.errors import DiskFull
+from tasks.pace import Lease
 from tasks.web import Answer, Client, Limits
 
+FILE = bytes(range(240)) * 250  # 60,000 bytes
 SHORT = Limits(
-    connect_s=5, read_s=5, deadline_s=10, body_bytes=50_000, retries=2, backoff_s=0.001, backoff_max_s=0.002, pauses=2,
+    connect_s=5, read_s=5, deadline_s=10, body_bytes=70_000, retries=2, backoff_s=0.001, backoff_max_s=0.002, pauses=2,
     pause_s=0.01, pause_max_s=2, api_per_s=10_000, api_burst=1000, images_per_s=10_000, images_burst=1000,
 )  # fmt: skip
 
@@ -38,9 +51,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
+        if length != -1 and status != 304:
+            self.send_header("Content-Length", str(len(body) if length is None else length))
         self.end_headers()
         self.wfile.write(body)
+
+    @property
+    def site(self) -> "Site":
+        return self.server  # type: ignore[return-value]
 
     def good(self, n: int) -> None:
         self.send(200, b"good", Set_Cookie="id=1")
@@ -77,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, gzip.compress(bytes(10_000_000)), Content_Encoding="gzip")
 
     def huge(self, n: int) -> None:
-        self.send(200, bytes(60_000))
+        self.send(200, bytes(80_000))
 
     def stall(self, n: int) -> None:
         time.sleep(0.4)
@@ -115,6 +133,105 @@ class Handler(BaseHTTPRequestHandler):
     def marked(self, n: int) -> None:
         self.send(200, b"", length=10**9, X_Robots_Tag="noai")
 
+    def endless_length(self, n: int) -> None:
+        self.send(200, b"x", length=10**12)
+        time.sleep(0.6)
+        self.close_connection = True
+
+    def endless(self, n: int) -> None:
+        self.send(200, b"", length=-1)
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(bytes(10_000))
+        self.close_connection = True
+
+    def echo(self, n: int) -> None:
+        self.send(200, self.sent)
+
+    def refuse(self, n: int) -> None:
+        self.send(422, b"CSRF invalid")
+
+    def elsewhere(self, n: int) -> None:
+        self.send(302, Location=self.site.elsewhere)
+
+    def back(self, n: int) -> None:
+        self.reset(n) if self.site.is_down else self.send(200, b"good")
+
+    def file(self, first: bytes, **marks: str) -> None:
+        """FILE of which only ``first`` is sent, or the range of it that is asked for."""
+        wanted = self.headers.get("Range")
+        if wanted and self.headers.get("If-Range") in marks.values():
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(FILE):
+                self.send(416, Content_Range=f"bytes */{len(FILE)}")
+            else:
+                self.send(206, FILE[start:], Content_Range=f"bytes {start}-{len(FILE) - 1}/{len(FILE)}", **marks)
+        else:
+            self.send(200, first, length=len(FILE), **marks)
+            self.close_connection = len(first) < len(FILE)
+
+    def cut_once(self, n: int) -> None:
+        self.file(FILE[:20_000], ETag='"v1"')
+
+    def stall_once(self, n: int) -> None:
+        self.file(FILE[:20_000], ETag='"v1"')
+        time.sleep(0.4 if n == 1 else 0)
+
+    def reset_once(self, n: int) -> None:
+        self.file(FILE[:20_000], ETag='"v1"')
+        if n == 1:
+            self.wfile.flush()
+            time.sleep(0.1)
+            self.reset(n)
+
+    def changed(self, n: int) -> None:
+        if n == 1:
+            self.send(200, b"o" * 20_000, length=len(FILE), ETag='"v0"')
+            self.close_connection = True
+        else:
+            self.file(FILE, ETag='"v1"')
+
+    def no_ranges(self, n: int) -> None:
+        self.send(200, FILE[:20_000] if n == 1 else FILE, length=len(FILE), ETag='"v1"')
+        self.close_connection = True
+
+    def other_range(self, n: int) -> None:
+        if n == 2:
+            self.send(206, FILE[30_000:], Content_Range=f"bytes 30000-{len(FILE) - 1}/{len(FILE)}", ETag='"v1"')
+        else:
+            self.no_ranges(n)
+
+    def short_by_now(self, n: int) -> None:
+        self.send(416, Content_Range="bytes */300") if n == 2 else self.no_ranges(n)
+
+    def all_there(self, n: int) -> None:
+        if n == 1:
+            self.send(200, FILE, length=len(FILE) + 1, ETag='"v1"')
+            self.close_connection = True
+        else:
+            self.file(FILE, ETag='"v1"')
+
+    def unmarked(self, n: int) -> None:
+        self.file(FILE[:20_000] if n == 1 else FILE)
+
+    def weakly_marked(self, n: int) -> None:
+        self.file(FILE[:20_000] if n == 1 else FILE, ETag='W/"v1"')
+
+    def dated(self, n: int) -> None:
+        if self.headers.get("If-None-Match") == '"v1"':
+            self.send(304, ETag='"v1"')
+        else:
+            self.file(FILE[:20_000], Last_Modified="Sun, 22 Nov 2026 11:00:00 GMT")
+
+    def slow_file(self, n: int) -> None:
+        self.send(200, FILE[:30_000], length=len(FILE), ETag='"v1"')
+        time.sleep(0.2)
+        self.wfile.write(FILE[30_000:])
+
+    def do_POST(self) -> None:
+        self.sent = self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
 
@@ -129,27 +246,72 @@ class Site(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.netloc = f"127.0.0.1:{self.server_address[1]}"
+        self.hosts = frozenset({self.netloc})
+        self.elsewhere = ""
+        self.is_down = False
+        self.open: list[socket.socket] = []
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.append(request)
+        super().process_request(request, client_address)
+
+    def hang_up(self) -> None:
+        """End what clients keep open."""
+        for connection in self.open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def count(self, path: str) -> int:
         return sum(urlsplit(seen).path == path for seen in self.asked)
 
 
-@pytest.fixture
-def site() -> Iterator[Site]:
+class Peer(socket.socket):
+    """A connection that says to lead to ``address``."""
+
+    def __init__(self, number: int, address: str) -> None:
+        super().__init__(fileno=number)
+        self.address = address
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.address, 80
+
+
+@contextlib.contextmanager
+def other_site() -> Iterator[Site]:
     server = Site()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()
+    server.hang_up()
     thread.join()
     server.server_close()
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
-    found = Client("https://example.org/contact", SHORT)
+def site() -> Iterator[Site]:
+    with other_site() as server:
+        yield server
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    """The folder of transfers that were cut."""
+    return tmp_path / "partial"
+
+
+@contextlib.contextmanager
+def client_of(limits: Limits, parts: Path) -> Iterator[Client]:
+    """A client as another process would have it."""
+    found = Client("https://example.org/contact", limits, parts=parts)
     yield found
     found.close()
+
+
+@pytest.fixture
+def client(parts: Path) -> Iterator[Client]:
+    with client_of(SHORT, parts) as found:
+        yield found
 
 
 @pytest.fixture
@@ -163,6 +325,13 @@ def get(site: Site, client: Client) -> Iterator[Callable[..., Answer]]:
 
     yield ask
     client.close()
+
+
+def unused() -> str:
+    """An address that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
 
 
 Get = Callable[..., Answer]
@@ -179,7 +348,7 @@ IMPATIENT = {"/stall": replace(SHORT, read_s=0.2), "/drip": replace(SHORT, deadl
         ("/down", "unavailable", 500, b"", 3),
         ("/busy", "rate_limited", 429, b"", 3),
         ("/busy-for-an-hour", "rate_limited", 429, b"", 1),
-        ("/cut", "truncated", 200, b"", 1),
+        ("/cut", "truncated", 200, b"", 3),
         ("/huge", "too_large", 200, b"", 1),
         ("/bomb", "too_large", 200, b"", 1),
         ("/stall", "unavailable", 0, b"", 3),
@@ -223,10 +392,199 @@ def test_a_host_that_wants_a_long_pause_is_left_alone(get: Get, site: Site) -> N
     assert get("/good", kind="api").outcome == "ok"
 
 
-def test_a_veto_leaves_the_body_unread(get: Get) -> None:
-    """A billion bytes behind a header that opts out are never waited for."""
-    answer = get("/marked", veto=lambda headers: "opted_out" if headers.get("X-Robots-Tag") == "noai" else None)
+def test_a_picture_that_opts_out_is_left_unread(get: Get) -> None:
+    """A billion bytes behind a header that opts out are never waited for; pages of an API are no pictures."""
+    answer = get("/marked")
     assert (answer.outcome, answer.body) == ("opted_out", b"")
+    assert get("/marked", kind="api").outcome == "too_large"
+
+
+def test_an_announced_size_is_believed(get: Get, site: Site) -> None:
+    """A body that says to be too large is not waited for."""
+    started = time.monotonic()
+    assert get("/endless-length").outcome == "too_large"
+    assert time.monotonic() - started < 0.5
+
+
+def test_an_endless_body_ends(get: Get, site: Site) -> None:
+    """A host that never stops is left after as many bytes as a picture may have."""
+    assert get("/endless").outcome == "too_large"
+
+
+def test_a_cut_reply_of_an_api_is_the_callers(get: Get, site: Site) -> None:
+    """Who reads replies decides how often to ask again; the client does not multiply that."""
+    assert get("/cut", kind="api").outcome == "truncated"
+    assert site.count("/cut") == 1
+
+
+def test_json_is_posted(site: Site, client: Client) -> None:
+    """Body and headers arrive as given, nothing is remembered, and what an error says comes back."""
+    url, hosts = f"http://{site.netloc}", frozenset({site.netloc})
+    answer = client.post_json(f"{url}/echo", {"a": [1, "ü"]}, hosts=hosts, headers={"Cookie": "c=1"})
+    assert (answer.outcome, json.loads(answer.body)) == ("ok", {"a": [1, "ü"]})
+    assert (site.headers[0]["Cookie"], site.headers[0]["Content-Type"]) == ("c=1", "application/json")
+    client.post_json(f"{url}/echo", {}, hosts=hosts)
+    assert "Cookie" not in site.headers[1]
+    refused = client.post_json(f"{url}/refuse", {}, hosts=hosts)
+    assert (refused.outcome, refused.status, refused.body) == ("denied", 422, b"CSRF invalid")
+    assert client.post_json(f"{url}/down", {}, hosts=hosts).outcome == "unavailable"
+    assert site.count("/down") == 3
+    client.close()
+
+
+def test_headers_of_ours_do_not_follow_to_another_host(site: Site, client: Client) -> None:
+    """A redirect to another host goes there without what was meant for the first."""
+    with other_site() as other:
+        site.elsewhere = f"http://{other.netloc}/good"
+        hosts = frozenset({site.netloc, other.netloc})
+        for path, netloc in (("/elsewhere", other), ("/hop", site)):
+            assert (
+                client.get(
+                    f"http://{site.netloc}{path}", kind="api", hosts=hosts, headers={"X-Session": "s3cret"}
+                ).outcome
+                == "ok"
+            )
+            assert ("X-Session" in netloc.headers[-1]) is (netloc is site)
+        client.close()
+
+
+@pytest.mark.parametrize("path", ["/cut-once", "/stall-once", "/reset-once"])
+def test_a_transfer_goes_on_where_it_stopped(get: Get, site: Site, client: Client, parts: Path, path: str) -> None:
+    """Cut, stalled, reset: the rest is asked for by range, if the file is still the same, and nothing is left over."""
+    client.limits = replace(SHORT, read_s=0.2)
+    answer = get(path)
+    assert (answer.outcome, answer.status, answer.body) == ("ok", 206, FILE)
+    assert [headers.get("Range") for headers in site.headers] == [None, "bytes=20000-"]
+    assert site.headers[1]["If-Range"] == '"v1"'
+    assert list(parts.glob("*")) == []
+
+
+def test_a_killed_transfer_goes_on_in_another_process(site: Site, parts: Path) -> None:
+    """What a process that is gone left behind is where the next one begins."""
+    with client_of(replace(SHORT, retries=0), parts) as first:
+        assert first.get(f"http://{site.netloc}/cut-once", kind="image", hosts=site.hosts).outcome == "truncated"
+    assert len(list(parts.glob("*"))) == 1
+    with client_of(SHORT, parts) as second:
+        answer = second.get(f"http://{site.netloc}/cut-once", kind="image", hosts=site.hosts)
+    assert (answer.outcome, answer.body, site.headers[1]["Range"]) == ("ok", FILE, "bytes=20000-")
+    assert list(parts.glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/changed", [None, "bytes=20000-"]),  # 200: another file by now
+        ("/no-ranges", [None, "bytes=20000-"]),  # 200: the host knows no ranges
+        ("/other-range", [None, "bytes=20000-", None]),  # 206, but from elsewhere
+        ("/short-by-now", [None, "bytes=20000-", None]),  # 416: the file is shorter now
+        ("/all-there", [None, "bytes=60000-"]),  # 416: there is nothing more to come
+        ("/unmarked", [None, None]),  # neither ETag nor Last-Modified: nobody could tell
+        ("/weakly-marked", [None, None]),
+        ("/dated", [None, "bytes=20000-"]),
+    ],
+)
+def test_whatever_a_host_makes_of_a_range_the_file_is_right(
+    get: Get, site: Site, parts: Path, path: str, asked: list[str | None]
+) -> None:
+    """Pieces of two files are never put together."""
+    answer = get(path)
+    assert (answer.outcome, answer.body) == ("ok", FILE)
+    assert [headers.get("Range") for headers in site.headers] == asked
+    assert list(parts.glob("*")) == []
+
+
+def test_two_that_fetch_one_file_do_not_share_a_part(site: Site, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one transfer has the part file, another of the same URL does without, and both get the file."""
+    monkeypatch.setattr(partial, "MANY_BYTES", 1)
+    url = f"http://{site.netloc}/slow-file"
+    with client_of(SHORT, parts) as one, client_of(SHORT, parts) as other, ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda it: it.get(url, kind="image", hosts=site.hosts), [one, other]))
+    assert [answer.body for answer in answers] == [FILE, FILE]
+    assert [headers.get("Range") for headers in site.headers] == [None, None]
+    assert list(parts.glob("*")) == []
+
+
+def test_a_file_that_is_held_is_not_sent_again(site: Site, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If-None-Match: 304 is an answer, and a good one."""
+    with client_of(SHORT, parts) as client:
+        monkeypatch.setattr(web, "client", lambda: client)
+        answer = web.pictures(site.hosts)(f"http://{site.netloc}/dated", '"v1"')
+        assert (answer.outcome, answer.status, answer.body) == ("not_modified", 304, b"")
+    assert list(parts.glob("*")) == []
+
+
+def test_a_full_disk_is_named(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space for a part: DiskFull, not a strange answer."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(partial, "_append", full)
+    with pytest.raises(DiskFull, match="no space left"):
+        get("/dated")
+
+
+def test_a_host_that_is_gone_is_not_asked_for_ever(client: Client) -> None:
+    """After eight requests without an answer the others come back at once; other hosts are asked as ever."""
+    netloc = unused()
+    answers = [client.get(f"http://{netloc}/{n}", kind="image", hosts=frozenset({netloc})) for n in range(50)]
+    assert {answer.outcome for answer in answers} == {"unavailable"}
+    assert [answer.detail for answer in answers[:2]] == ["no connection", "no connection"]
+    assert all(answer.detail.startswith("circuit open") for answer in answers[3:])
+
+
+def test_a_circuit_closes_when_the_host_is_back(site: Site, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request tries; its answer lets all pass."""
+    monkeypatch.setattr("tasks.pace.OPEN_S", 0.2)
+    ask = partial_of(client.get, f"http://{site.netloc}/back", kind="image", hosts=site.hosts)
+    site.is_down = True
+    assert {ask().outcome for _ in range(12)} == {"unavailable"}
+    assert ask().detail.startswith("circuit open")
+    site.is_down = False
+    time.sleep(0.25)
+    assert [ask().outcome for _ in range(3)] == ["ok"] * 3
+    client.close()
+
+
+def test_a_few_broken_files_are_not_a_dead_host(get: Get, site: Site) -> None:
+    """A 5xx is an answer of somebody: it counts once a file, not once a try."""
+    for _ in range(4):
+        assert get("/down").detail == "HTTP 500"
+    assert get("/good").outcome == "ok"
+
+
+def test_every_request_takes_a_turn(site: Site) -> None:
+    """Retries are paced and counted like first tries."""
+    taken: list[str] = []
+
+    def lease(name: str, per_s: float) -> Lease:
+        taken.append(name)
+        return Lease(1, 60)
+
+    client = Client("", SHORT, lease=lease)
+    client.get(f"http://{site.netloc}/down", kind="api", hosts=site.hosts)
+    client.get(f"http://{site.netloc}/busy", kind="image", hosts=site.hosts)
+    client.close()
+    api, image = (f"darkroom-{kind}-{site.netloc}" for kind in ("api", "image"))
+    assert Counter(taken) == {api: site.count("/down"), image: site.count("/busy")} == {api: 3, image: 3}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"])
+def test_a_name_that_leads_inside_is_refused(
+    site: Site, client: Client, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """A listed name whose look-up gives an inner address is not spoken to: the connected peer decides."""
+    port = site.server_address[1]
+    there = ("127.0.0.1", port)
+
+    def connect(*_: object, **__: object) -> socket.socket:
+        found = socket.create_connection(there)
+        return Peer(found.detach(), address)
+
+    monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
+    answer = client.get("http://pictures.example/good", kind="image", hosts=frozenset({"pictures.example"}))
+    assert (answer.outcome, site.asked) == ("forbidden_host", [])
+    assert address in answer.detail
 
 
 def test_a_host_that_is_not_listed_is_never_asked(get: Get, site: Site) -> None:
@@ -247,9 +605,7 @@ def test_nothing_is_remembered_between_requests(get: Get, site: Site) -> None:
 
 def test_a_host_that_is_not_there_is_unavailable(client: Client) -> None:
     """A refused connection says so in three words, without the libraries' own text."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        netloc = f"127.0.0.1:{free.getsockname()[1]}"
+    netloc = unused()
     answer = client.get(f"http://{netloc}/x", kind="api", hosts=frozenset({netloc}), params={"api_key": "s3cret"})
     assert (answer.outcome, answer.status, answer.detail) == ("unavailable", 0, "no connection")
     assert "s3cret" not in repr(answer)

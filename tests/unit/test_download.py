@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from storage.layout import Layout
-from tasks.download import PHOTOS_TO_BLAME_HOST, check_reached, climb, fetch, judge, next_try_at, opted_out
+from tasks.download import PHOTOS_TO_BLAME_HOST, Site, check_reached, climb, fetch, judge, next_try_at
 from tasks.errors import SourceUnavailable
 from tasks.web import Answer
 
@@ -65,26 +65,14 @@ def test_the_bytes_decide(answer: Answer, reason: str | None, image_format: str 
     assert (fetched.reason, fetched.format) == (reason, image_format)
 
 
-@pytest.mark.parametrize(
-    ("value", "is_out"),
-    [
-        ("noai", True), ("noindex, NoImageAI", True), ("somebot: noimageai", True), ("noindex", False), ("none", False),
-        ("", False), ("anoai", False),
-    ],
-)  # fmt: skip
-def test_opting_out_is_respected(value: str, is_out: bool) -> None:
-    """noai and noimageai, whichever robot they are addressed to; a search engine's rules are not ours."""
-    assert opted_out({"X-Robots-Tag": value}) == ("opted_out" if is_out else None)
-
-
-class Site:
+class Script:
     """Answers a script for each URL, and remembers what was asked."""
 
     def __init__(self, **script: list[Answer]) -> None:
         self.script = script
         self.asked: list[str] = []
 
-    def __call__(self, url: str) -> Answer:
+    def __call__(self, url: str, etag: str | None = None, /) -> Answer:
         self.asked.append(url)
         return self.script[url].pop(0)
 
@@ -96,17 +84,19 @@ GONE = Answer("https://h/1", "gone", 404)
 @pytest.mark.parametrize(
     ("site", "asked", "label", "reason"),
     [
-        (lambda: Site(o=[good(picture())]), ["o"], "Original", None),
-        (lambda: Site(o=[GONE], l=[good(picture())]), ["o", "l"], "Large", None),
-        (lambda: Site(o=[GONE], l=[GONE]), ["o", "l"], "Large", "gone"),
-        (lambda: Site(o=[Answer("https://h/1", "denied", 403)]), ["o"], "Original", "denied"),
-        (lambda: Site(o=[good(b""), good(picture())]), ["o", "o"], "Original", None),
-        (lambda: Site(o=[good(b""), good(b"")]), ["o", "o"], "Original", "empty"),
-        (lambda: Site(o=[good(b""), GONE], l=[good(picture())]), ["o", "o", "l"], "Large", None),
-        (lambda: Site(o=[Answer("https://h/1", "unavailable")]), ["o"], "Original", "unavailable"),
+        (lambda: Script(o=[good(picture())]), ["o"], "Original", None),
+        (lambda: Script(o=[GONE], l=[good(picture())]), ["o", "l"], "Large", None),
+        (lambda: Script(o=[GONE], l=[GONE]), ["o", "l"], "Large", "gone"),
+        (lambda: Script(o=[Answer("https://h/1", "denied", 403)]), ["o"], "Original", "denied"),
+        (lambda: Script(o=[good(b""), good(picture())]), ["o", "o"], "Original", None),
+        (lambda: Script(o=[good(b""), good(b"")]), ["o", "o"], "Original", "empty"),
+        (lambda: Script(o=[good(b""), GONE], l=[good(picture())]), ["o", "o", "l"], "Large", None),
+        (lambda: Script(o=[Answer("https://h/1", "unavailable")]), ["o"], "Original", "unavailable"),
     ],
 )
-def test_the_ladder_is_climbed_down(site: Callable[[], Site], asked: list[str], label: str, reason: str | None) -> None:
+def test_the_ladder_is_climbed_down(
+    site: Callable[[], Script], asked: list[str], label: str, reason: str | None
+) -> None:
     """Only what is gone leads to the next smaller size; broken bytes are asked for once more, and no more."""
     answers = site()
     rendition, fetched = climb(RUNGS, answers)
@@ -116,7 +106,7 @@ def test_the_ladder_is_climbed_down(site: Callable[[], Site], asked: list[str], 
 def test_a_photo_without_a_url_is_a_row_with_a_reason(where: Layout) -> None:
     """Nothing is asked for, and the row says why."""
     wanted = {"source": "flickr", "photo_id": "1", "attempt": 0, "renditions": []}
-    assert fetch(wanted, Site(), where)["download_reason"] == "no_image_url"
+    assert fetch(wanted, Site(Script()), where)["download_reason"] == "no_image_url"
 
 
 def attempt(reason: str | None) -> dict[str, str | None]:
@@ -131,3 +121,58 @@ def test_only_a_batch_without_any_answer_is_an_error() -> None:
     check_reached([attempt("unavailable")] * (PHOTOS_TO_BLAME_HOST - 1))
     check_reached([attempt("no_image_url")])
     check_reached([])
+
+
+DENIED = Answer("https://h/1", "denied", 403)
+KEY = {"source": "500px", "photo_id": "1", "attempt": 0}
+
+
+def renewing(answers: Script, fresh: list[dict[str, str]], asked: list[str]) -> Site:
+    def renew(photo_id: str) -> list[dict[str, str]]:
+        asked.append(photo_id)
+        return fresh
+
+    return Site(answers, renew)
+
+
+def test_an_address_that_has_expired_is_asked_for_anew_once(where: Layout) -> None:
+    """403: the site gives fresh addresses of the photo, no larger than was wanted; they are not renewed again."""
+    fresh = [{"label": "8K", "url": "x"}, {"label": "Large", "url": "n"}]
+    wanted = KEY | {"renditions": [{"label": "Large", "url": "l?sig=old"}]}
+    for last, reason in ((good(picture()), None), (DENIED, "denied")):
+        asked: list[str] = []
+        answers = Script(**{"l?sig=old": [DENIED], "n": [last]})
+        row = fetch(wanted, renewing(answers, fresh, asked), where)
+        assert (answers.asked, asked, row["download_reason"]) == (["l?sig=old", "n"], ["1"], reason)
+
+
+@pytest.mark.parametrize("answer", [DENIED, GONE])
+def test_what_cannot_be_renewed_stays_denied(where: Layout, answer: Answer) -> None:
+    """A site without fresh addresses, or one that fails to give them, leaves the photo as it was."""
+
+    def fails(photo_id: str) -> list[dict[str, str]]:
+        raise SourceUnavailable("no answer")
+
+    wanted = KEY | {"renditions": [{"label": "Large", "url": "l"}]}
+    for renew in (lambda photo_id: [], fails):
+        row = fetch(wanted, Site(Script(l=[answer]), renew), where)
+        assert (row["download_reason"], row["http_status"]) == (answer.outcome, answer.status)
+
+
+def test_no_signature_is_kept(where: Layout) -> None:
+    """The address of a row ends before its question mark, wherever a redirect led: it is compared with listings."""
+    wanted = KEY | {"renditions": [{"label": "Large", "url": "https://h/p/1.jpg?sig=s3cret&expiry=1"}]}
+    script = Script(**{"https://h/p/1.jpg?sig=s3cret&expiry=1": [good(picture(), url="https://cdn/x/1.jpg")]})
+    row = fetch(wanted, Site(script), where)
+    assert row["fetched_url"] == "https://h/p/1.jpg"
+    assert "s3cret" not in repr(row)
+
+
+def test_a_host_that_dies_amid_a_batch_is_tried_again_until_the_last_try() -> None:
+    """Eight failures of one host make the batch be tried again; many hosts with a dead link each do not."""
+    rows = [attempt(None)] * 20 + [attempt("unavailable")] * PHOTOS_TO_BLAME_HOST
+    with pytest.raises(SourceUnavailable, match=r"8 of 28 photos could not be fetched from live\.staticflickr\.com"):
+        check_reached(rows, is_last_try=False)
+    check_reached(rows)
+    rotten = [{"download_reason": "unavailable", "fetched_url": f"https://h{n}/1.jpg"} for n in range(20)]
+    check_reached([attempt(None), *rotten], is_last_try=False)

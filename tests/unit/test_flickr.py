@@ -1,7 +1,7 @@
 """Flickr's replies become rows, whatever types they come in, and its errors become classes that say what to do."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -16,21 +16,12 @@ from tasks.errors import (
     SourceChanged,
     SourceUnavailable,
 )
-from tasks.sources import flickr
-from tasks.sources.base import Query
-from tasks.sources.flickr import (
-    Api,
-    Flickr,
-    Pages,
-    arguments,
-    fault,
-    integer,
-    listing,
-    parse_licences,
-    parse_reply,
-    renditions,
-)
-from tasks.web import Answer, Limits
+from tasks.sources.base import Query, Window
+from tasks.sources.flickr import Flickr, Pages, arguments, is_sample, span
+from tasks.sources.flickr_api import KEY_PAGE, Api, PhotoGone, TooManyResults, parse_licences, readable
+from tasks.sources.flickr_rows import LADDER, integer, listing, renditions
+from tasks.verdicts import Answer
+from tasks.web import Limits
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 QUERY = Query(text="harbour", label="sea")
@@ -60,7 +51,7 @@ def test_a_photo_becomes_a_row_of_listings() -> None:
         "size_label": "Original", "listed_width": 6000, "listed_height": 4000,
         "uploaded_at": datetime(2025, 6, 27, 4, 53, 20, tzinfo=UTC),
         "taken_at": datetime(2025, 6, 20, 21, 14, 3, tzinfo=UTC),
-        "latitude": 52.37, "longitude": 4.89,
+        "latitude": 52.37, "longitude": 4.89, "is_open": True,
         "fallbacks": [{"label": "Large 2048", "url": "https://h/k.jpg"}, {"label": "Large", "url": "https://h/l.jpg"}],
     }  # fmt: skip
     assert set(row()) == set(SCHEMAS["listings"].names)
@@ -117,9 +108,9 @@ def test_a_row_of_nothing_but_an_id_is_kept() -> None:
 
 def test_the_ladder_descends_from_the_size_that_was_asked() -> None:
     """Nothing larger than the size is offered; an original counts by its own pixels."""
-    every = {f"url_{letter}": f"https://h/{letter}.jpg" for letter in reversed(flickr.LADDER)}
+    every = {f"url_{letter}": f"https://h/{letter}.jpg" for letter in reversed(LADDER)}
     labels = [rung["label"] for rung in renditions(every, "original")]
-    assert labels == list(flickr.LADDER.values())
+    assert labels == list(LADDER.values())
     assert [rung["label"] for rung in renditions(every, "Large 1600")] == [
         "Large 1600",
         "Large",
@@ -137,6 +128,40 @@ def test_a_search_by_place_alone_has_a_first_date() -> None:
     assert (asked["bbox"], asked["per_page"]) == ("4.7,52.3,5.0,52.4", "250")
     assert int(asked["min_upload_date"]) == datetime(2004, 2, 10, tzinfo=UTC).timestamp()
     assert "min_upload_date" not in arguments(QUERY)
+
+
+def test_a_window_includes_its_first_second_and_not_its_last() -> None:
+    """Flickr's dates include both ends; ours touch without overlapping."""
+    window = Window(after=datetime(2024, 1, 1, tzinfo=UTC), before=datetime(2024, 2, 1, tzinfo=UTC))
+    asked = arguments(Query(text="sea", uploaded_after=datetime(2020, 1, 1, tzinfo=UTC)), window)
+    assert (asked["min_upload_date"], asked["max_upload_date"]) == ("1704067200", "1706745599")
+
+
+def test_a_query_spans_from_the_first_day_until_now_or_as_it_says() -> None:
+    """Whole seconds; a date of its own counts to its end, and the future is not asked for."""
+    assert span(QUERY, NOW) == Window(after=datetime(2004, 2, 10, tzinfo=UTC), before=NOW + timedelta(seconds=1))
+    dated = Query(uploaded_after=NOW - timedelta(days=3, milliseconds=1), uploaded_before=NOW - timedelta(days=1))
+    assert span(dated, NOW) == Window(
+        after=NOW - timedelta(days=3), before=NOW - timedelta(days=1) + timedelta(seconds=1)
+    )
+    assert span(Query(uploaded_before=NOW + timedelta(days=9)), NOW).before == NOW + timedelta(seconds=1)
+
+
+def test_a_query_for_some_photos_is_asked_as_one() -> None:
+    """Pages and limits have no windows, and are asked anew each time."""
+    for some in (Query(text="a", limit=9), Query(text="a", max_pages=4), Query(text="a", start_page=2)):
+        assert is_sample(some)
+        assert Flickr().due(some, [], NOW) == [None]
+        assert Flickr().again(some, [(NOW, NOW - timedelta(days=999))], NOW, 100) == ([], 0)
+    assert Flickr().due(QUERY, [], NOW) == [span(QUERY, NOW)]
+
+
+def test_the_name_of_a_query_is_what_it_looks_for() -> None:
+    """Other dates, pages and limits are the same search; another text, licence or size is not."""
+    same = Query(text="harbour", label="sea", uploaded_before=NOW, limit=3, max_pages=2, start_page=4)
+    assert same.query_id == QUERY.query_id
+    for other in (Query(text="harbour"), Query(text="harbour", label="sea", size="Large"), Query(text="sea")):
+        assert other.query_id != QUERY.query_id
 
 
 def test_a_query_is_put_in_flickrs_words() -> None:
@@ -165,7 +190,7 @@ def test_a_query_is_put_in_flickrs_words() -> None:
         (100, "Invalid API Key", CredentialsRejected, "not accepted"),
         *[(code, "Signature", CredentialsRejected, "FLICKR_API_KEY") for code in (96, 97, 98, 99)],
         (3, "Parameterless searches have been disabled", ConfigError, "nothing that Flickr can search for"),
-        (20, "Excessive photo offset in search", ConfigError, "narrow it"),
+        (20, "Excessive photo offset in search", TooManyResults, "narrow it"),
         (95, "SSL is required", ConfigError, "https"),
         *[(code, "no", PermanentSourceError, "asking again will not help")
           for code in (1, 2, 4, 5, 11, 12, 15, 16, 17, 18, 19, 111, 112, 114, 115, 116, 999)],
@@ -174,24 +199,33 @@ def test_a_query_is_put_in_flickrs_words() -> None:
 )  # fmt: skip
 def test_every_error_code_says_what_to_do(code: int | None, message: str, kind: type[Exception], says: str) -> None:
     """Wait, get another key, change the query: no code of Flickr's lists is left to chance."""
-    error = fault(code, message, "flickr.photos.search")
-    assert type(error) is kind
-    with pytest.raises(kind, match=says):
-        raise error
+    with pytest.raises(kind, match=says) as caught:
+        readable("flickr.photos.search", failing(code, message))
+    assert caught.type is kind
+
+
+def failing(code: object, message: str) -> Answer:
+    return Answer("https://f/", "ok", 200, body=json.dumps({"stat": "fail", "code": code, "message": message}).encode())
+
+
+def test_a_photo_that_is_not_found_is_gone() -> None:
+    """What code 1 means depends on what was asked: of a photo, that it is there no more."""
+    with pytest.raises(PhotoGone, match=r"flickr\.photos\.getInfo: 1: Photo not found"):
+        readable("flickr.photos.getInfo", failing(1, "Photo not found"))
 
 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
         (b"<html>Too bad</html>", "the whole body"), (b'{"stat":"ok","photos":{', "the whole body"),
-        (b'{"stat":"fail","code":1,}', "the whole body"), (b"", "the whole body"), (b"[]", "stat"),
+        (b'{"stat":"fail","code":1,}', "the whole body"), (b"", "the whole body"), (b"[]", "the whole body"),
         (b'{"a":1}', "stat"), (b"\xff\xfe\x00", "the whole body"),
     ],
 )  # fmt: skip
 def test_a_reply_that_is_none_names_the_place(body: bytes, field: str) -> None:
     """HTML, half a reply and a trailing comma are told apart from an error of Flickr's."""
     with pytest.raises(SourceChanged) as caught:
-        parse_reply(body, "flickr.photos.search")
+        readable("flickr.photos.search", Answer("https://f/", "ok", 200, body=body))
     assert caught.value.field == field
 
 
@@ -199,7 +233,7 @@ def test_errors_in_a_good_envelope_are_raised() -> None:
     """HTTP 200 may carry a failure, its code as number or as text."""
     for code in (105, "105"):
         with pytest.raises(SourceUnavailable):
-            parse_reply(json.dumps({"stat": "fail", "code": code, "message": "down"}).encode(), "flickr.photos.search")
+            readable("flickr.photos.search", failing(code, "down"))
 
 
 def test_licences_are_read_by_id_in_any_order() -> None:
@@ -228,38 +262,37 @@ def test_pages_end_where_flickr_does() -> None:
     """The last page ends the search, whatever type its number has; the total is the one it began with."""
     pages = Pages(QUERY)
     for page, total in ((1, "611"), (2, "600"), (3, 620)):
-        assert pages.goes_on(0)
+        assert pages.goes_on()
         assert pages.page == page
         pages.read(reply(pages="3", total=total))
-    assert not pages.goes_on(0)
-    assert (pages.total, pages.read_count, pages.is_cut) == (611, 3, False)
+    assert not pages.goes_on()
+    assert (pages.total, pages.read_count) == (611, 3)
 
 
 def test_pages_never_go_past_four_thousand() -> None:
     """Behind 4,000 results Flickr repeats itself: 16 pages of 250 are the end, and the loss is known."""
     pages = Pages(Query(bbox=(4, 52, 5, 53)))
-    while pages.goes_on(0):
+    while pages.goes_on():
         pages.read(reply(pages=48, total=12_000))
-    assert (pages.read_count, pages.is_cut) == (16, True)
+    assert pages.read_count == 16
 
 
 def test_the_page_size_that_flickr_echoes_counts() -> None:
     """If Flickr gives smaller pages than asked for, more of them lie within its reach."""
     pages = Pages(QUERY)
-    while pages.goes_on(0):
+    while pages.goes_on():
         pages.read(reply(pages=48, total=12_000, perpage=250))
     assert pages.read_count == 16
 
 
 def test_pages_start_and_stop_where_the_query_says() -> None:
-    """start_page and max_pages read exactly these pages; a limit that is reached ends the search."""
+    """start_page and max_pages read exactly these pages."""
     pages = Pages(Query(text="a", start_page=2, max_pages=2))
     read = []
-    while pages.goes_on(0):
+    while pages.goes_on():
         read.append(pages.page)
         pages.read(reply(pages=20, perpage=500))
     assert read == [2, 3]
-    assert not Pages(Query(text="a", limit=10)).goes_on(10)
 
 
 def test_a_start_behind_flickrs_reach_is_refused() -> None:
@@ -282,7 +315,7 @@ def test_a_missing_key_is_told_in_one_sentence() -> None:
     with pytest.raises(CredentialsRejected) as caught:
         Flickr().check(Settings(FLICKR_API_KEY=""))
     assert "FLICKR_API_KEY" in str(caught.value)
-    assert flickr.KEY_PAGE in str(caught.value)
+    assert KEY_PAGE in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

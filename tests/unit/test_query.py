@@ -7,10 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import sources
+from tasks.dataset import Dataset
 from tasks.errors import ConfigError
-from tasks.search import is_closed
-from tasks.sources.base import LONG_EDGE_PX, Query
-from tasks.sources.flickr import LADDER
+from tasks.sources.base import LONG_EDGE_PX, Query, Window
+from tasks.sources.flickr_rows import LADDER
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({}, "at least one of text, tags, bbox, uploaded_after, uploaded_before"),
+        ({}, "at least one of text, tags, bbox, category, path, uploaded_after, uploaded_before"),
         ({"label": "harbour", "limit": 5, "licences": ["4"]}, "at least one of text"),
         ({"text": ""}, "at least 1 character"),
         ({"text": "a", "pages": 3}, "pages"),
@@ -48,20 +48,15 @@ def test_page_zero_is_the_first_page() -> None:
     assert Query(text="a", start_page=0).query_id == Query(text="a").query_id
 
 
-def test_a_query_is_identified_by_what_it_asks() -> None:
-    """The same question has the same id however it is spelt, another question another."""
+def test_a_query_is_identified_by_what_it_looks_for() -> None:
+    """The same search has the same id however it is spelt and however much of it is wanted, another has another."""
     two_hours_east = datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     asked = Query(text="a", uploaded_after=datetime(2024, 1, 1, tzinfo=UTC))
     assert asked.query_id == Query.model_validate({"text": "a", "uploaded_after": two_hours_east}).query_id
     assert asked.query_id == Query.model_validate_json(asked.model_dump_json()).query_id
-    others = [
-        Query(text="a"),
-        Query(text="b"),
-        Query(tags=("a",)),
-        Query(text="a", size="Large"),
-        Query(text="a", label="b"),
-    ]
-    assert len({query.query_id for query in [asked, *others]}) == 6
+    assert asked.query_id == Query(text="a", limit=3, max_pages=2, start_page=5).query_id
+    others = [Query(text="b"), Query(tags=("a",)), Query(text="a", size="Large"), Query(text="a", label="b")]
+    assert len({query.query_id for query in [asked, *others]}) == 5
 
 
 def test_the_id_of_a_query_does_not_change_between_versions() -> None:
@@ -70,15 +65,29 @@ def test_the_id_of_a_query_does_not_change_between_versions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uploaded_before", "closed"),
+    ("before", "closed"),
     [
-        (None, False), (NOW, False), (NOW + timedelta(days=1), False),
-        (NOW - timedelta(days=14) + timedelta(seconds=1), False), (NOW - timedelta(days=14), True),
+        (NOW, False), (NOW + timedelta(days=1), False), (NOW - timedelta(days=14) + timedelta(seconds=1), False),
+        (NOW - timedelta(days=14), True),
     ],
 )  # fmt: skip
-def test_a_query_is_closed_fourteen_days_after_its_end(uploaded_before: datetime | None, closed: bool) -> None:
-    """Only a search that ended two weeks ago finds the same for ever."""
-    assert is_closed(Query(text="a", uploaded_before=uploaded_before), NOW) is closed
+def test_a_window_is_closed_fourteen_days_after_its_end(before: datetime, closed: bool) -> None:
+    """Only a window that ended two weeks ago lists the same for ever."""
+    assert Window(after=NOW - timedelta(days=99), before=before).is_closed(NOW) is closed
+
+
+@pytest.mark.parametrize(
+    ("source", "query", "complaint"),
+    [
+        ("flickr", {"text": "a", "path": "/photos"}, "the source 'flickr' takes no path"),
+        ("flickr", {"category": "Animals"}, "takes no category"),
+        ("folder", {"path": "/photos", "bbox": [4, 52, 5, 53]}, "the source 'folder' takes no bbox"),
+    ],
+)
+def test_a_query_suits_its_source(source: str, query: dict[str, Any], complaint: str) -> None:
+    """A field that a source would not heed is refused by name."""
+    with pytest.raises(ValidationError, match=complaint):
+        Dataset.model_validate({"name": "d", "source": source, "queries": [query]})
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones() -> None:

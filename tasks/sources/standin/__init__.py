@@ -1,4 +1,4 @@
-"""A stand-in photo site on loopback: Flickr's wire format over invented photos or over a folder.
+"""A stand-in photo site on loopback: the wire formats of Flickr and 500px over invented photos or over a folder.
 
 It knows neither Prefect nor torch, nor anything of the sources that it stands in for, so that client and server
 cannot share a misreading.
@@ -12,6 +12,7 @@ from tasks.sources.standin.flickr_api import Keys
 from tasks.sources.standin.images import HostHabits
 from tasks.sources.standin.photo_search import SearchHabits
 from tasks.sources.standin.pictures import Picture, Scene
+from tasks.sources.standin.px500_api import Px500Habits
 from tasks.sources.standin.server import StandIn
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Owner",
     "Photo",
     "Picture",
+    "Px500Habits",
     "Scene",
     "SearchHabits",
     "StandIn",

@@ -22,8 +22,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = argparse.ArgumentParser(
         prog="python -m tasks.sources.standin",
-        description="A photo site on this machine that speaks Flickr's wire format: for demos and tests, without a key "
-        "or a network. It prints READY and its address once it answers.",
+        description="A photo site on this machine that speaks the wire formats of Flickr and 500px: for demos and "
+        "tests, without a key or a network. It prints READY and its address once it answers.",
     )
     world = found.add_mutually_exclusive_group()
     world.add_argument(

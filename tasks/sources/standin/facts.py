@@ -30,8 +30,10 @@ class LicenceChange:
 class Photo:
     """The facts of one photo. ``secret`` opens sizes up to 1024 px, ``original_secret`` the original and larger ones.
 
-    ``taken_at`` None is unknown. ``is_original_public`` False hides url_o. ``is_deleted`` photos are unknown to the
-    API; the image host forgets them too, unless ``is_file_kept``.
+    ``taken_at`` None is unknown. ``is_original_public`` False hides url_o, as
+    does ``is_download_allowed`` False, though not the smaller sizes. ``is_deleted`` photos are unknown to the
+    API; the image host forgets them too, unless ``is_file_kept``. ``file_url``: what the API gives as the address of
+    the original, if it is not the true one.
     """
 
     id: str
@@ -56,7 +58,9 @@ class Photo:
     is_deleted: bool = False
     is_file_kept: bool = False
     is_original_public: bool = True
+    is_download_allowed: bool = True
     is_exif_public: bool = True
+    file_url: str | None = None
     duplicate_of: str | None = None
     duplicate_kind: str | None = None
 

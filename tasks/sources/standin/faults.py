@@ -13,8 +13,13 @@ from tasks.sources.standin.defects import BYTES
 from tasks.sources.standin.photo_search import chance
 
 BROKEN_DELIVERIES = ("stall", "reset")
-API_KINDS = ("half_body", "html", "trailing_comma", *BROKEN_DELIVERIES)  # and code_<n>, http_<status>
-IMAGE_KINDS = (*BYTES, "noimageai", "truncated_stream", "slow_drip", "redirect_unavailable", *BROKEN_DELIVERIES)
+HOSTILE = ("endless", "redirect")
+API_KINDS = ("half_body", "html", "trailing_comma", *HOSTILE, *BROKEN_DELIVERIES)  # and code_<n>, http_<status>
+LENGTHS = {"length_huge": 1e9, "length_long": 2.0, "length_short": 0.5}  # Content-Length, in bodies as long as this
+IMAGE_KINDS = (
+    *BYTES, *HOSTILE, *LENGTHS, *BROKEN_DELIVERIES, "noimageai", "truncated_stream", "slow_drip",
+    "redirect_unavailable", "gzip_bomb", "odd_headers",
+)  # fmt: skip
 NUMBERED = {"api": ("code", "http"), "image": ("http",)}
 
 
@@ -24,7 +29,8 @@ class Fault:
 
     where: ``api`` or ``image``. kind: one of API_KINDS or IMAGE_KINDS, ``http_<status>``, and on the API ``code_<n>``.
     rate: share of the requests it hits. times: how often at most, None for ever. match: only requests with
-    this in their method or path. retry_after_s: sent as Retry-After. seconds: how long a stall or a drip lasts.
+    this in their method or path. retry_after_s: sent as Retry-After. seconds: how long a stall or a drip lasts, and
+    an endless body at most. location: where a redirect leads.
     """
 
     where: str
@@ -35,6 +41,7 @@ class Fault:
     match: str = ""
     retry_after_s: int | None = None
     seconds: float = 30.0
+    location: str = ""
 
     def __post_init__(self) -> None:
         if self.where not in NUMBERED:

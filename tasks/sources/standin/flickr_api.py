@@ -25,7 +25,15 @@ from tasks.sources.standin.flickr_rows import (
     uneven,
     unix,
 )
-from tasks.sources.standin.photo_search import ApiFailureError, Arguments, Page, SearchHabits, search, user_photos
+from tasks.sources.standin.photo_search import (
+    ApiFailureError,
+    Arguments,
+    Page,
+    SearchHabits,
+    UploadOrder,
+    search,
+    user_photos,
+)
 
 UNAVAILABLE = "Sorry, the Flickr API service is not currently available."
 MESSAGES = {0: UNAVAILABLE, 10: "The Flickr API search databases are temporarily unavailable.", 201: UNAVAILABLE}
@@ -66,6 +74,7 @@ class FlickrApi:
         self.image_host, self.keys, self.habits = image_host, keys, habits
         self.retry_after_s, self.clock = retry_after_s, clock
         self.calls: Counter[str] = Counter()
+        self.by_upload = UploadOrder()
 
     def answer(self, args: Arguments) -> Answer:
         """The response to one call. Only calls that the quota admits are counted."""
@@ -78,7 +87,7 @@ class FlickrApi:
         if fault is not None and fault.kind.startswith("http_"):
             return html_answer(fault.number, "The site cannot answer.", fault.retry_after_s)
         whole = _encoded(self._reply(method, args, fault), args)
-        return whole if fault is None else _damaged(whole, fault)
+        return whole if fault is None else damaged(whole, fault)
 
     def _reply(self, method: str, args: Arguments, fault: Fault | None) -> Json:
         """The JSON object, ``stat`` included."""
@@ -118,7 +127,7 @@ def _encoded(reply: Json, args: Arguments) -> Answer:
     return Answer(200, body.encode(), headers)
 
 
-def _damaged(whole: Answer, fault: Fault) -> Answer:
+def damaged(whole: Answer, fault: Fault) -> Answer:
     """``whole`` as the fault lets it through."""
     if fault.kind == "half_body":
         return Answer(200, whole.body[: len(whole.body) // 2], whole.headers)
@@ -126,7 +135,9 @@ def _damaged(whole: Answer, fault: Fault) -> Answer:
         return html_answer(200, "Flickr is having a massage.")
     if fault.kind == "trailing_comma":
         return Answer(200, whole.body[:-1] + b"," + whole.body[-1:], whole.headers)
-    if fault.kind in ("stall", "reset"):
+    if fault.kind == "redirect":
+        return Answer(302, headers={"Location": fault.location})
+    if fault.kind in ("stall", "reset", "endless"):
         return Answer(whole.status, whole.body, whole.headers, fault.kind, fault.seconds)
     return whole
 
@@ -146,7 +157,8 @@ def _photo_page(api: FlickrApi, page: Page, args: Arguments) -> Json:
 
 def photos_search(api: FlickrApi, args: Arguments) -> Json:
     """flickr.photos.search."""
-    return _photo_page(api, search(api.catalogue.photos(), args, api.habits, api.clock()), args)
+    photos = api.by_upload.around(api.catalogue.photos(), args)
+    return _photo_page(api, search(photos, args, api.habits, api.clock()), args)
 
 
 def people_get_photos(api: FlickrApi, args: Arguments) -> Json:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tasks.sources.standin.facts import Photo
 from tasks.sources.standin.photo_search import chance, shown_taken_at
-from tasks.sources.standin.sizes import SIZES, SizedPhoto, public_sizes
+from tasks.sources.standin.sizes import ORIGINAL, SIZES, SizedPhoto, public_sizes
 
 Json = dict[str, object]
 
@@ -71,7 +71,7 @@ def _size_fields(each: SizedPhoto, image_host: str) -> Json:
     """url_X, width_X and height_X of one size."""
     letter, photo_id = each.size.extra, each.photo.id
     return {
-        f"url_{letter}": f"{image_host}/{each.path}",
+        f"url_{letter}": (each.size is ORIGINAL and each.photo.file_url) or f"{image_host}/{each.path}",
         f"height_{letter}": uneven(each.height, photo_id, letter, "height"),
         f"width_{letter}": uneven(each.width, photo_id, letter, "width"),
     }
@@ -188,7 +188,7 @@ def info_row(photo: Photo) -> Json:
 
 def _usage(photo: Photo) -> Json:
     """Whether the original may be downloaded."""
-    return {"candownload": int(photo.is_original_public), "canblog": 0, "canprint": 0}
+    return {"candownload": int(photo.is_download_allowed), "canblog": 0, "canprint": 0}
 
 
 def _info_dates(photo: Photo) -> Json:

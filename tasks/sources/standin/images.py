@@ -7,6 +7,7 @@ byte count in ``x-ttdb-l``.
 import io
 import re
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,10 @@ PATH = re.compile(
     r"/(?P<server>\d+)/(?P<id>\d+)_(?P<secret>[0-9a-f]+)(?:_(?P<suffix>[a-z0-9]+?))??(?P<d>_d)?\.(?P<ext>\w+)"
 )
 UNAVAILABLE_PATH = "/images/photo_unavailable.jpg"
+ODD_HEADERS = {  # a client that sends them back as they came says more than it meant to
+    "ETag": '"a\x01\x7f\xe9\r\n\tX-Injected: yes"', "Last-Modified": "never\r\n X-Injected: yes",
+    "Retry-After": "-1e999", "Content-Type": "image/jpeg;\x00\xff", "Content-Length ": "7", "": "nameless",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,8 @@ class ImageHost:
         fault = self.faults.draw("image", path, path)
         if fault is not None and fault.kind.startswith("http_"):
             return html_answer(fault.number, "The file cannot be sent.", fault.retry_after_s)
-        if fault is not None and fault.kind == "redirect_unavailable":
-            return Answer(302, headers={"Location": UNAVAILABLE_PATH})
+        if fault is not None and fault.kind in ("redirect_unavailable", "redirect"):
+            return Answer(302, headers={"Location": fault.location or UNAVAILABLE_PATH})
         if path == UNAVAILABLE_PATH:
             return self._framed(Answer(200, _unavailable_picture(), {"Content-Type": "image/jpeg"}))
         found = self._find(path)
@@ -168,7 +173,18 @@ def _damaged(answer: Answer, fault: Fault) -> Answer:
         return replace(answer, body=spoil(fault.kind, answer.body), headers=headers)
     if fault.kind == "noimageai":
         return replace(answer, headers=answer.headers | {"X-Robots-Tag": "noimageai"})
+    if fault.kind == "gzip_bomb":
+        return replace(answer, body=_packed_zeros(), headers=answer.headers | {"Content-Encoding": "gzip"})
+    if fault.kind == "odd_headers":
+        return replace(answer, headers=answer.headers | ODD_HEADERS, delivery="truncated_stream")
     return replace(answer, delivery=fault.kind, seconds=fault.seconds)
+
+
+@lru_cache(maxsize=1)
+def _packed_zeros() -> bytes:
+    """A gigabyte in a megabyte."""
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(1 << 10)) + packer.flush()
 
 
 @lru_cache(maxsize=1)

@@ -7,10 +7,12 @@ more than its first 4,000 rows and then repeats itself, totals drift, narrow win
 import math
 import re
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from threading import Lock
 
 from tasks.sources.standin.facts import Photo
 from tasks.sources.standin.words import normal_tag
@@ -93,6 +95,33 @@ def search(photos: Iterable[Photo], args: Arguments, habits: SearchHabits, now: 
     rows = [photo for photo in visible if all(condition(photo) for condition in conditions)]
     rows += _fuzzed(visible, args, habits.fuzz)
     return _page(_sorted(rows, args), args, habits)
+
+
+class UploadOrder:
+    """Photos by upload time, sorted anew only when they have changed: so a narrow window costs what lies in it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._photos: list[Photo] = []
+        self._sorted: list[Photo] = []
+
+    def around(self, photos: list[Photo], args: Arguments) -> list[Photo]:
+        """Those of ``photos`` that a search with ``args`` may find, fuzz included, oldest first."""
+        with self._lock:
+            if photos != self._photos:
+                self._photos, self._sorted = photos, sorted(photos, key=_upload_s)
+            ordered = self._sorted
+        if args.get("user_id"):
+            return ordered  # whoever has no photo is unknown
+        first, last = args.get("min_upload_date"), args.get("max_upload_date")
+        reach_s = FUZZ_REACH.total_seconds()
+        start = bisect_left(ordered, parse_time(first).timestamp() - reach_s, key=_upload_s) if first else 0
+        end = bisect_right(ordered, parse_time(last).timestamp() + reach_s, key=_upload_s) if last else len(ordered)
+        return ordered[start:end]
+
+
+def _upload_s(photo: Photo) -> float:
+    return photo.uploaded_at.timestamp()
 
 
 def user_photos(photos: Iterable[Photo], args: Arguments, now: datetime) -> Page:

@@ -1,4 +1,4 @@
-"""The site over HTTP/1.1: API, image host and a back door for tests, all on one loopback port.
+"""The site over HTTP/1.1: two APIs, image hosts and a back door for tests, all on one loopback port.
 
     with StandIn(Catalogue.synthetic(200)) as site:
         requests.get(site.api_url, params=...)
@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,10 +24,12 @@ from urllib.parse import parse_qsl, urlsplit
 from tasks.sources.standin.answer import CHUNK_BYTES, Answer, RollingCount
 from tasks.sources.standin.catalogue import Catalogue
 from tasks.sources.standin.facts import Photo
-from tasks.sources.standin.faults import Fault, FaultScript
+from tasks.sources.standin.faults import LENGTHS, Fault, FaultScript
 from tasks.sources.standin.flickr_api import FlickrApi, Keys
 from tasks.sources.standin.images import HostHabits, ImageHost
 from tasks.sources.standin.photo_search import SearchHabits
+from tasks.sources.standin.px500_api import LEGACY_PATH, PX500_PATH, Px500Api, Px500Habits
+from tasks.sources.standin.px500_images import Px500Images
 
 API_PATH = "/services/rest"
 ACTIONS = ("retitle", "relicense", "make_private", "delete", "replace_file", "add")
@@ -48,6 +51,7 @@ class StandIn:
         keys: Keys | None = None,
         search_habits: SearchHabits | None = None,
         host_habits: HostHabits | None = None,
+        px500_habits: Px500Habits | None = None,
     ) -> None:
         self.catalogue, self.latency_s = catalogue, latency_s
         self.faults = FaultScript(tuple(faults))
@@ -66,6 +70,12 @@ class StandIn:
             habits=search_habits or SearchHabits(),
         )
         self.images = ImageHost(catalogue, self.faults, host_habits or HostHabits())
+        self.px500_url = f"{self.url}{PX500_PATH}"
+        px500 = px500_habits or Px500Habits()
+        self.px500_images = Px500Images(
+            catalogue, self.faults, host_habits or HostHabits(), self.image_host, px500.url_life_s
+        )
+        self.px500 = Px500Api(catalogue, self.faults, self.px500_images, px500)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="standin", daemon=True)
 
     def __enter__(self) -> "StandIn":
@@ -91,6 +101,8 @@ class StandIn:
             "calls_refused": self.quota.refused,
             "images": {str(status): count for status, count in self.images.statuses.items()},
             "images_total": sum(self.images.statuses.values()),
+            "px500_calls": dict(self.px500.calls),
+            "px500_images": {str(status): count for status, count in self.px500_images.statuses.items()},
             "faults": self.faults.counts(),
             "photos": len(photos),
             "photos_listed": sum(photo.is_listed for photo in photos),
@@ -152,12 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """API, back door or file."""
         address = urlsplit(self.path)
+        headers = {name.title(): value for name, value in self.headers.items()}
         if address.path.rstrip("/") == API_PATH:
             self._deliver(self._site.api.answer(dict(parse_qsl(address.query, keep_blank_values=True))))
         elif address.path.startswith("/_standin/"):
             self._deliver(_back_door_get(self._site, address.path))
+        elif address.path == "/":
+            self._deliver(self._site.px500.first_page())
+        elif address.path.startswith("/p/"):
+            self._deliver(self._site.px500_images.answer(self.path, headers, self.client_address[0]))
         else:
-            headers = {name.title(): value for name, value in self.headers.items()}
             self._deliver(self._site.images.answer(address.path, headers, self.client_address[0]))
 
     def do_HEAD(self) -> None:
@@ -165,11 +181,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_POST(self) -> None:
-        """API with a form, or the back door with JSON."""
+        """API with a form, GraphQL, or the back door with JSON."""
         address, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if address.path.rstrip("/") == API_PATH:
             pairs = parse_qsl(address.query, keep_blank_values=True) + parse_qsl(body.decode(), keep_blank_values=True)
             self._deliver(self._site.api.answer(dict(pairs)))
+        elif address.path in (PX500_PATH, LEGACY_PATH):
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._deliver(self._site.px500.answer(address.path, headers, body))
         else:
             self._deliver(_back_door_post(self._site, address.path, body))
 
@@ -189,6 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
             site.stopping.wait(answer.seconds)
         if answer.delivery in ("stall", "reset"):
             self._reset()
+        elif answer.delivery in LENGTHS:
+            self._start(answer, {"Content-Length": str(int(len(answer.body) * LENGTHS[answer.delivery]))})
+            self._write(answer.body)
+            self.close_connection = answer.delivery != "length_short"
         elif answer.delivery == "whole":
             self._start(answer, {"Content-Length": str(len(answer.body))})
             self._write(answer.body)
@@ -221,10 +244,18 @@ class _Handler(BaseHTTPRequestHandler):
                 self._site.stopping.wait(answer.seconds / DRIPS)
             chunk = body[start : start + step]
             self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        if answer.delivery == "truncated_stream":
+        if answer.delivery == "endless":
+            self._write_on(answer.seconds)
+        if answer.delivery in ("truncated_stream", "endless"):
             self.close_connection = True
         else:
             self._write(b"0\r\n\r\n")
+
+    def _write_on(self, seconds: float) -> None:
+        """Chunk after chunk, until the client hangs up or the time is over."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._site.stopping.is_set():
+            self._write(b"%x\r\n%b\r\n" % (CHUNK_BYTES, bytes(CHUNK_BYTES)))
 
     def _reset(self) -> None:
         """Drop the connection at once, with a reset instead of a farewell."""

@@ -1,0 +1,186 @@
+"""What a refresh gets from a site: which windows it asks, which photos it fetches, and what that would cost."""
+
+import logging
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from prefect.futures import PrefectFuture
+
+from flows import artifacts
+from flows.progress import gather, say, stream
+from storage import catalog, journal, ledger, manifest
+from storage.layout import layout
+from storage.records import ManifestRef, Plan, QueryPlan
+from storage.settings import settings
+from tasks import sources
+from tasks.credentials import with_keys
+from tasks.dataset import Dataset
+from tasks.download import download, room_left
+from tasks.errors import ConfigError, EmptyResult
+from tasks.search import SearchOutcome, search
+from tasks.sources.base import Forecast, Query, Window
+
+LOG = logging.getLogger(__name__)
+BATCHES = 200  # task runs of one refresh that download, at most
+MIN_BATCH_PHOTOS = 32
+MAX_WINDOWS = 600  # task runs of one refresh that search, at most: the newest first, the next refresh goes on
+FACTS_SHARE = 0.2  # of an hour's calls: spent in one refresh to look again at photos that are known
+WALKED = 0.8  # of the photos that a walk is to see: some are listed and may not be taken
+Job = tuple[Query, Window | None, bool]  # True: listed before, but long ago
+
+
+def find(dataset: Dataset) -> None:
+    """Search, and put what was found into the ledger. Raises EmptyResult if the dataset has no photo at all."""
+    now, left = datetime.now(UTC), MAX_WINDOWS
+    ledger.compact(layout(), dataset.name)
+    jobs = [*to_search(dataset, now), *to_look_at_again(dataset, now)]
+    files: dict[str, str] = {}
+
+    def keep(found: SearchOutcome) -> None:
+        if "path" in sources.named(dataset.source).takes:
+            refuse_twins(files, found.listings)
+        _keep(dataset, found)
+
+    while jobs and left:
+        asked, put_off = jobs[:left], len(jobs[left:])
+        outcomes = gather("search", [_submit(dataset, job, now) for job in asked], keep)
+        left -= len(asked)
+        jobs = [
+            (query, part, again)
+            for (query, _, again), outcome in zip(asked, outcomes, strict=True)
+            for part in outcome.parts
+        ]
+        if put_off or (jobs and not left):
+            say(LOG, f"search: {put_off + len(jobs):,} windows are left for the next refresh, after {MAX_WINDOWS:,}")
+    if not ledger.files(layout(), dataset.name, "listings"):
+        raise EmptyResult(f"no photo was found by the queries of {dataset.name!r}: widen them")
+
+
+def to_search(dataset: Dataset, now: datetime) -> Iterator[Job]:
+    """What the ledger does not settle."""
+    source = sources.named(dataset.source)
+    for query in dataset.queries:
+        rows = catalog.asked(layout(), dataset.name, query.query_id)
+        yield from ((query, window, False) for window in source.due(query, rows, now))
+
+
+def to_look_at_again(dataset: Dataset, now: datetime) -> Iterator[Job]:
+    """Windows whose photos were last seen long ago: titles, licences and addresses change, and photos vanish."""
+    calls = int(FACTS_SHARE * settings().api_calls_per_hour)
+    source = sources.named(dataset.source)
+    for query in dataset.queries:
+        seen = catalog.sightings(layout(), dataset.name, query.query_id)
+        chosen, spent = source.again(query, seen, now, calls)
+        calls -= spent
+        yield from ((query, window, True) for window in chosen)
+
+
+def _submit(dataset: Dataset, job: Job, now: datetime) -> PrefectFuture[SearchOutcome]:
+    """One window's task; asked anew unless it is closed and was never listed."""
+    query, window, again = job
+    is_settled = window is not None and window.is_closed(now)
+    known = known_to_stop_at(dataset, query) if sources.named(dataset.source).stops_at_known else None
+    name = f"search {query.name}" + (f" {window.after:%Y-%m-%d}..{window.before:%Y-%m-%d}" if window else "")
+    task = search.with_options(refresh_cache=again or not is_settled, task_run_name=name)
+    asked = query.model_copy(update={"uploaded_after": None, "uploaded_before": None}) if window else query
+    return task.submit(dataset.source, asked, window, is_settled, known)
+
+
+def known_to_stop_at(dataset: Dataset, query: Query) -> ManifestRef | None:
+    """The photos of the ledger, if a walk through ``query`` has once come as far as it was to; else None."""
+    rows = catalog.asked(layout(), dataset.name, query.query_id)
+    enough = WALKED * min([query.limit or math.inf, *(row["total"] for row in rows[-1:])])
+    if not rows or max(row["unique"] for row in rows) < enough:
+        return None
+    return manifest.write(layout(), "known", catalog.known(layout(), dataset.name))
+
+
+def refuse_twins(files: dict[str, str], listings: ManifestRef) -> None:
+    """Raise ConfigError if two folders have a photo of the same relative path: the one would take the other's place.
+
+    ``files``: the file of each photo_id so far; takes in those of ``listings``.
+    """
+    rows = manifest.read(layout(), listings, ["photo_id", "image_url"])
+    for photo_id, url in zip(rows["photo_id"].to_pylist(), rows["image_url"].to_pylist(), strict=True):
+        if files.setdefault(photo_id, url) != url:
+            raise ConfigError(
+                f"two queries have a photo {photo_id!r}, {files[photo_id]} and {url}: make one query of the folder "
+                "that holds both, whose subfolders give the labels, or two datasets"
+            )
+
+
+def _keep(dataset: Dataset, outcome: SearchOutcome) -> None:
+    """Listings first: a window counts as listed only when its photos are in the ledger."""
+    for ref in (outcome.listings, outcome.windows):
+        ledger.adopt(layout(), dataset.name, ref)
+
+
+def fetch(dataset: Dataset) -> None:
+    """Download what was found and is not held, in batches; how each attempt ended goes into the ledger.
+
+    Ends early, saying so, when the disk may not take more.
+    """
+    where = layout()
+    journal.recover(where, dataset.name)
+    wanted = catalog.wanted(where, dataset.name, datetime.now(UTC))
+    if not wanted.num_rows:
+        return
+    size = max(MIN_BATCH_PHOTOS, math.ceil(wanted.num_rows / BATCHES))
+    batches = [manifest.write(where, "wanted", wanted.slice(start, size)) for start in range(0, wanted.num_rows, size)]
+    expected = catalog.expected_bytes(where, dataset.name, wanted) / wanted.num_rows
+    room = room_left(where, settings())
+    announce(dataset, wanted.num_rows, expected, room)
+
+    def submit(number: int) -> PrefectFuture[ManifestRef]:
+        task = download.with_options(task_run_name=f"download {number + 1} of {len(batches)}")
+        return task.submit(dataset.source, dataset.name, batches[number])
+
+    def keep(attempts: ManifestRef) -> None:
+        nonlocal room
+        ledger.adopt(where, dataset.name, attempts)
+        room -= sum(filter(None, manifest.read(where, attempts, ["bytes"])["bytes"].to_pylist()))
+
+    def has_room(ahead: int) -> bool:
+        return bool(room > expected * size * ahead)
+
+    done = stream("download", len(batches), submit, keep, has_room)
+    if done < len(batches):
+        left = sum(batch.rows for batch in batches[done:])
+        say(
+            LOG, f"download: no room for {left:,} more photos: free some disk, or raise DARKROOM_DISK_GB, and run again"
+        )
+
+
+def announce(dataset: Dataset, photos: int, expected: float, room: float) -> None:
+    """Say what the download is about to take, of ``photos`` with the ``expected`` bytes each, and the ``room``."""
+    sizes = ", ".join(sorted({query.size for query in dataset.queries}))
+    say(
+        LOG,
+        f"download: {photos:,} photos in size {sizes} or the next smaller one, about {photos * expected / 1e9:,.2f} GB;"
+        f" there is room for {room / 1e9:,.1f} GB",
+    )
+
+
+def plan(dataset: Dataset) -> Plan:
+    """What a refresh would ask and fetch, for one call a query; nothing is listed, nothing is fetched."""
+    now, source, current = datetime.now(UTC), sources.named(dataset.source), with_keys(settings())
+    rows = []
+    for query in dataset.queries:
+        due = source.due(query, catalog.asked(layout(), dataset.name, query.query_id), now)
+        whole = [window for window in due if window]
+        hull = Window(after=min(w.after for w in whole), before=max(w.before for w in whole)) if whole else None
+        cost = source.forecast(query, hull, current) if due else Forecast()
+        count, gigabytes = max(cost.windows, len(due)), round(cost.bytes / 1e9, 2)
+        rows.append(
+            QueryPlan(query=query.name, photos=cost.photos, windows=count, calls=cost.calls, gigabytes=gigabytes)
+        )
+    photos, calls = sum(row.photos for row in rows), sum(row.calls for row in rows)
+    hours = max(calls / current.api_calls_per_hour, photos / current.images_per_s / 3600)
+    planned = Plan(
+        dataset=dataset.name, queries=rows, photos=photos, windows=sum(row.windows for row in rows), calls=calls,
+        calls_spent=sum(bool(row.windows) for row in rows), hours=round(hours, 2),
+        gigabytes=round(sum(row.gigabytes for row in rows), 2),
+    )  # fmt: skip
+    artifacts.show_plan(planned)
+    return planned

@@ -1,0 +1,106 @@
+"""Audit a dataset: ask its sites whether photos are still there, and purge what was removed.
+
+Run: ``prefect deployment run 'audit-dataset/crops'``, or ``audit_dataset("crops")`` from Python.
+"""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows import artifacts
+from flows.exclusive import only_one
+from flows.progress import gather
+from storage import journal, ledger, licences, manifest, removals
+from storage.layout import layout
+from storage.records import AuditRef, ManifestRef
+from storage.settings import settings
+from tasks import sources
+from tasks.audit import Removal, audit, photos_due, verdicts
+from tasks.credentials import with_keys
+from tasks.purge import datasets_of, is_needed, purge_removed
+
+LOG = logging.getLogger(__name__)
+BATCH_PHOTOS = 50  # a minute of Flickr's budget
+WORKERS = 2
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=WORKERS)  # Any: Prefect types its own runners as none of its runners
+Calls = Annotated[
+    int | None, Field(ge=0, description="Photos to look at, at most, a call each; none: all that are due.")
+]
+
+
+@flow(name="audit-dataset", flow_run_name="audit {dataset}", task_runner=RUNNER)
+def audit_dataset(
+    dataset: str, photos: Calls = 600, everything: bool = False, remove: Sequence[Removal] = ()
+) -> AuditRef:
+    """Look at the photos of ``dataset`` that are due, and purge all removed photos from all datasets.
+
+    ``everything``: look at photos that are not due, too. ``remove``: what somebody asked to remove, whatever its site
+    says; these are purged before anything is asked, and never come back.
+    """
+    where, start = layout(), datetime.now(UTC)
+    where.check_writable()
+    asked_for = removals.add(where, [each.row(start) for each in remove])
+    scrubbed = purge()  # what was asked for just now, and what an audit before could not finish
+    checks = look(dataset, photos, everything)
+    proven, suspected = verdicts(ledger.read(where, dataset, "checks"), datetime.now(UTC))
+    if removals.add(where, proven):
+        scrubbed += purge()
+    changes = licences.licence_changes(where, dataset)
+    result = AuditRef(
+        dataset=dataset, checked=checks.num_rows, gone=number(checks, "gone"), failed=number(checks, "failed"),
+        suspected=suspected, removed=asked_for + len(proven), scrubbed_snapshots=scrubbed,
+        licence_changes=changes.filter(pc.greater_equal(changes["observed_at"], start)).num_rows,
+    )  # fmt: skip
+    LOG.info(" ".join(f"{name}={value}" for name, value in result))
+    artifacts.show_audit(result)
+    return result
+
+
+def purge() -> int:
+    """Delete what is left of removed photos, while no dataset is being refreshed; how many snapshots were scrubbed."""
+    where = layout()
+    if not is_needed(where):
+        return 0
+    with ExitStack() as held:
+        for name in datasets_of(where):  # in one order, so that two audits do not wait for each other
+            held.enter_context(only_one(f"dataset-{name}"))
+            journal.recover(where, name)
+        purged = purge_removed(where)
+    artifacts.forget_pictures(purged.datasets)
+    return purged.snapshots
+
+
+def look(dataset: str, photos: int | None, everything: bool) -> pa.Table:
+    """Ask for the photos that are due; the rows "checks" that came, which the ledger has adopted."""
+    where = layout()
+    due = photos_due(where, dataset, datetime.now(UTC), photos, everything)
+    seen: list[ManifestRef] = []
+
+    def keep(checks: ManifestRef) -> None:
+        ledger.adopt(where, dataset, checks)
+        seen.append(checks)
+
+    for source in sorted(set(due["source"].to_pylist())):
+        sources.named(source).check(with_keys(settings()))
+        rows = due.filter(pc.equal(due["source"], source))
+        starts = range(0, rows.num_rows, BATCH_PHOTOS)
+        batches = [manifest.write(where, "wanted", rows.slice(start, BATCH_PHOTOS)) for start in starts]
+        tasks = [
+            audit.with_options(refresh_cache=True, task_run_name=f"audit {n} of {len(batches)}").submit(source, batch)
+            for n, batch in enumerate(batches, start=1)
+        ]
+        gather(f"audit {source}", tasks, keep)
+    return pa.concat_tables([manifest.read(where, ref) for ref in seen]) if seen else due.slice(0, 0)
+
+
+def number(checks: pa.Table, state: str) -> int:
+    """How many of ``checks`` say so."""
+    return sum(each == state for each in checks["state"].to_pylist()) if checks.num_rows else 0

@@ -1,0 +1,181 @@
+"""Deleting what is left of removed photos: bytes, outputs of stages, packs, predictions, rows of ledgers.
+
+Everything follows from the removals and from what lies below the root, never from the memory of a run: whoever is
+interrupted begins again. The ledgers are last, because they say whose a photo is and which bytes it has.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from storage import manifest, removals
+from storage.layout import Layout, replacing
+from storage.removals import COLUMNS, Blocked
+
+LOG = logging.getLogger(__name__)
+REMOVED, REMOVAL = "removed", "removal"  # reason and stage of a published row of which nothing but its key is left
+READ = (*COLUMNS, "blob", "download_reason", "reason_stage")
+WITH_ROWS = (
+    "stages/*/*.parquet", "runs/*/predictions.parquet", "packs/*/*.parquet", "datasets/*/snapshots/[0-9]*/*.parquet",
+    "datasets/*/ledger/*/*.parquet",
+)  # fmt: skip
+IMPLIED = "its owner or its bytes were removed"
+DRAFT_S = 24 * 3600.0  # a draft that is older belongs to nobody
+
+
+@dataclass(frozen=True)
+class Remains:
+    """Rows of removed photos by the file that has them (columns: those of READ that the file has)."""
+
+    rows: dict[Path, pa.Table] = field(default_factory=dict)
+
+    def below(self, folder: Path) -> list[Path]:
+        """The files in ``folder``, however deep."""
+        return [path for path in self.rows if path.is_relative_to(folder)]
+
+    @property
+    def photos(self) -> set[tuple[str, str]]:
+        """The keys of the photos."""
+        return {key for rows in self.rows.values() for key in _keys(rows)}
+
+    @property
+    def digests(self) -> set[str]:
+        """The digests of their files, as downloaded and as turned."""
+        columns = [
+            rows[name] for rows in self.rows.values() for name in ("sha256", "blob") if name in rows.column_names
+        ]
+        return {digest for column in columns for digest in column.to_pylist() if digest}
+
+
+def remains(layout: Layout) -> Remains:
+    """What is left of removed photos. Photos of removed owners, and with removed bytes, become removals themselves:
+    most files do not say whose a photo is."""
+    blocked = removals.blocked(layout)
+    if not blocked:
+        return Remains()
+    found = _scan(layout, blocked)
+    implied = [
+        {"source": source, "photo_id": photo_id, "reason": "implied", "proof": IMPLIED, "removed_at": datetime.now(UTC)}
+        for source, photo_id in sorted(found.photos)
+        if not blocked.is_blocked(source, photo_id)
+    ]
+    return _scan(layout, removals.blocked(layout)) if removals.add(layout, implied) else found
+
+
+def _scan(layout: Layout, blocked: Blocked) -> Remains:
+    found: dict[Path, pa.Table] = {}
+    for path, rows in _files(layout):
+        is_mine = blocked.mask(rows)
+        if "download_reason" in rows.column_names:  # its bytes were refused, and are not held to tell by
+            is_mine = pc.or_(is_mine, pc.equal(pc.coalesce(rows["download_reason"], pa.scalar("")), REMOVED))
+        mine = rows.filter(is_mine)
+        if mine.num_rows:
+            found[path] = mine
+    return Remains(found)
+
+
+def _files(layout: Layout) -> Iterator[tuple[Path, pa.Table]]:
+    """Every file with rows of photos and these rows, less those of which nothing but the key is left."""
+    for path in sorted(path for pattern in WITH_ROWS for path in layout.root.glob(pattern)):
+        if path.parent.name.startswith("."):  # a draft
+            continue
+        try:
+            rows = _read(path)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:  # deleted meanwhile, or damaged
+            LOG.warning("not looked at for removed photos: %s (%s)", path, error)
+            continue
+        if rows is not None:
+            yield path, rows
+
+
+def _read(path: Path) -> pa.Table | None:
+    """The columns READ of a file; None if it has no photos."""
+    names = pq.read_schema(path).names
+    if not {"source", "photo_id"} <= set(names):
+        return None
+    rows = pq.read_table(path, columns=[name for name in READ if name in names], partitioning=None)
+    if "reason_stage" in names:
+        rows = rows.filter(pc.not_equal(pc.coalesce(rows["reason_stage"], pa.scalar("")), REMOVAL))
+    return rows
+
+
+def delete_blobs(layout: Layout, left: Remains) -> int:
+    """Delete the files of the removed photos, and those derived from them, that no other photo has; how many."""
+    doomed = left.digests
+    blocked = removals.blocked(layout)
+    for _, rows in _files(layout) if doomed else ():
+        names = [name for name in ("sha256", "blob") if name in rows.column_names]
+        others = rows.filter(pc.invert(blocked.mask(rows))) if names else rows
+        doomed -= {digest for name in names for digest in others[name].to_pylist()}
+    files = [path for digest in doomed for path in _blob_files(layout, digest)]
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
+
+
+def _blob_files(layout: Layout, digest: str) -> list[Path]:
+    """The file with that digest, whatever its format is said to be."""
+    return list(layout.blob(digest, "JPEG").parent.glob(f"{digest}.*"))
+
+
+def delete_outputs(layout: Layout, left: Remains) -> int:
+    """Delete outputs of stages that have a row of a removed photo, and all pages: they are made again; how many."""
+    files = [*left.below(layout.root / "stages"), *(layout.root / "stages").glob("report/*.html")]
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
+
+
+def delete_packs(layout: Layout, left: Remains) -> int:
+    """Delete the packs that hold a removed photo; how many."""
+    folders = {path.parent for path in left.below(layout.root / "packs")}
+    for folder in folders:
+        (folder / "pack.json").unlink(missing_ok=True)  # first: what is half deleted is no pack
+        shutil.rmtree(folder)
+    return len(folders)
+
+
+def rewrite(layout: Layout, paths: list[Path], stage: str) -> None:
+    """Leave the rows of removed photos out of files of ``stage``. They keep their names, so that a ledger which had
+    adopted their rows does not adopt them again."""
+    blocked = removals.blocked(layout)
+    for path in paths:
+        rows = manifest.read_file(path)
+        with replacing(path) as part:
+            manifest.write_parquet(part, rows.filter(pc.invert(blocked.mask(rows))), stage)
+
+
+def rewrite_ledgers(layout: Layout, left: Remains) -> set[str]:
+    """Leave removed photos out of all ledgers; the names of the datasets that had them."""
+    paths = [path for path in left.below(layout.root / "datasets") if path.parents[1].name == "ledger"]
+    for path in paths:
+        rewrite(layout, [path], path.parent.name)
+    return {path.parents[2].name for path in paths}
+
+
+def delete_drafts(layout: Layout) -> int:
+    """Delete transfers that were cut and what killed processes left half written; how many.
+
+    None says which photo it belongs to. Nobody may refresh a dataset meanwhile; what others write is left for a day.
+    """
+    old = time.time() - DRAFT_S
+    drafts = [path for path in layout.root.rglob(".*.part") if path.lstat().st_mtime < old]
+    drafts += [path for folder in ("datasets", "blobs") for path in (layout.root / folder).rglob(".*.part")]
+    for path in {*drafts, *layout.partial.glob("*.part")}:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(drafts)
+
+
+def _keys(rows: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(rows["source"].to_pylist(), rows["photo_id"].to_pylist(), strict=True))

@@ -1,0 +1,75 @@
+"""Where a request may go, and what of its address is never said aloud."""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+_SECRET = re.compile(
+    r"(?i)\b(api_key|api_sig|oauth_\w+|[\w-]*token[\w-]*|\w*secret|password|csrf|sig|signature|expiry|expires|"
+    r"x-amz-\w+|key-pair-id|policy|credential)=[^&\s'\"<>);]+"
+)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def redact(text: str) -> str:
+    """``text`` with the values of keys, tokens, signatures and secrets blanked out."""
+    return _SECRET.sub(r"\1=***", text)
+
+
+def without_query(url: str) -> str:
+    """``url`` up to its question mark: what names a picture; behind it may be a signature."""
+    return url.partition("#")[0].partition("?")[0]
+
+
+def netloc(url: str) -> str:
+    """``host:port`` of a URL, in small letters, the default port spelled out. Raises ValueError, KeyError."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{f'[{host}]' if ':' in host else host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
+
+
+def is_set(url: str, hosts: frozenset[str]) -> bool:
+    """Whether the very ``host:port`` of ``url`` is among ``hosts``: then it may also be an address of this machine."""
+    return netloc(url) in hosts
+
+
+def is_allowed(url: str, hosts: frozenset[str]) -> bool:
+    """Whether ``url`` is plain http(s) to one of ``hosts``: ``host`` (at its default port) or ``host:port``.
+
+    An address that is not public is allowed only with its port.
+    """
+    try:
+        parts = urlsplit(url)
+        there, default = netloc(url), DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return False
+    if not parts.hostname or parts.username is not None:
+        return False
+    host, _, port = there.rpartition(":")
+    return there in hosts or (host in hosts and int(port) == default and not is_inside(parts.hostname))
+
+
+def is_inside(host: str) -> bool:
+    """Whether ``host`` is an address that is not public: of this machine, a private network, a cloud's metadata.
+
+    A name is none; what it leads to is asked when the connection stands.
+    """
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0].strip("[]"))
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+    if isinstance(address, ipaddress.IPv6Address):
+        embedded = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        address = embedded or address
+    return not address.is_global or address.is_multicast
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` names this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,68 @@
+"""The budget of a host over all workers of a Prefect server: a limit whose slots decay, leased in handfuls.
+
+Where no flow runs (a script, a unit test) nobody shares, and the bucket of the process is all there is. In any hour all
+workers together make at most rate x 3600 s, CAPACITY handfuls that had gathered, and one that was leased just before:
+3,100 calls at 3,000 an hour. A worker that ends loses what it leased in vain: one handful at most.
+
+Source: Prefect 3, ``server/models/concurrency_limits_v2.py``: slots in use are those of the last change, less
+``slot_decay_per_second`` for each second since, rounded down.
+"""
+
+import sys
+from contextlib import suppress
+from functools import cache
+from threading import Lock
+
+from tasks.errors import SourceUnavailable
+from tasks.pace import Lease
+
+HANDFUL_S = 30.0  # of a slow budget: 25 of 3,000 calls an hour
+HANDFUL = 50  # of others, at least
+HURRY_S = 2.5  # of a fast budget, so that leasing costs nothing beside what is leased
+CAPACITY = 3  # handfuls that may be leased at once after a rest
+KEEP_S = 10.0  # a handful is good for so long at least
+
+_PROVIDING = Lock()
+
+
+def handful(per_s: float) -> int:
+    """Turns that are leased at a time: few of a small budget, many of a large one."""
+    return max(1, round(min(max(HANDFUL, HURRY_S * per_s), HANDFUL_S * per_s)))
+
+
+def lease(name: str, per_s: float) -> Lease | None:
+    """Turns of the budget ``name`` of ``per_s`` a second, as soon as there are some; None if no flow runs.
+
+    Raises SourceUnavailable if the Prefect server, which keeps the budget, does not grant any.
+    """
+    if "prefect" not in sys.modules:  # then no flow runs; the stand-in site need not load it
+        return None
+    import httpx
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+    from prefect.concurrency.sync import rate_limit
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if FlowRunContext.get() is None and TaskRunContext.get() is None:
+        return None
+    tokens = handful(per_s)
+    try:
+        with _PROVIDING:
+            _provide(name, CAPACITY * tokens, per_s)
+        rate_limit(name, occupy=tokens, strict=True)
+    except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
+        _provide.cache_clear()  # somebody may have deleted the limit
+        raise SourceUnavailable(
+            f"the Prefect server, which keeps the budget {name!r}, grants nothing ({type(error).__name__}): see that "
+            "it runs, then run again"
+        ) from error
+    return Lease(tokens, max(KEEP_S, tokens / per_s))
+
+
+@cache
+def _provide(name: str, slots: int, per_s: float) -> None:
+    """See to it that the limit is there as the settings want it; once in a process."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):  # another process was faster
+        client.upsert_global_concurrency_limit_by_name(name, limit=slots, slot_decay_per_second=per_s)

@@ -1,0 +1,101 @@
+"""One budget over several processes, under a real Prefect server, against a stand-in site that counts the calls."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+
+from storage.settings import child_environment
+from tasks import budget
+from tasks.budget import CAPACITY, handful, lease
+from tasks.errors import SourceUnavailable
+from tasks.sources.standin import Catalogue, StandIn
+
+PER_S = 10.0
+HANDFUL = 5
+CHILD = """
+import sys, time
+from prefect import flow
+from tasks import budget, web
+
+url, until = sys.argv[1], float(sys.argv[3])
+web.LIMITS = web.Limits(api_per_s=float(sys.argv[2]), api_burst=1000)
+budget.HANDFUL_S = budget.KEEP_S = 0.5
+
+@flow
+def search():
+    while time.time() < until:
+        web.client().get(url, kind="api", hosts=frozenset({url.split("/")[2]}))
+
+search()
+"""
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_two_processes_share_one_budget() -> None:
+    """Two workers that each would use up the budget make no more calls together than it has, nor much fewer."""
+    with StandIn(Catalogue()) as site:
+        begun = time.time()
+        command = [sys.executable, "-c", CHILD, f"{site.api_url}?method=flickr.test.echo", str(PER_S), str(begun + 10)]
+        environment = child_environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
+        children = [subprocess.Popen(command, env=environment) for _ in range(2)]
+        while not site.stats()["calls_total"] and time.time() < begun + 60:
+            time.sleep(0.01)
+        first = time.time()
+        assert [child.wait(60) for child in children] == [0, 0]
+        calls, took_s = site.stats()["calls_total"], time.time() - first
+    assert handful(PER_S) != HANDFUL  # the children's is smaller, so that seconds tell what hours would
+    assert PER_S * took_s / 2 < calls <= PER_S * took_s + (CAPACITY + 1) * HANDFUL
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_limit_is_made_as_the_settings_want_it() -> None:
+    """The limit stands in the server's list with the budget's rate, where a person sees it and may change it."""
+
+    @flow
+    def ask() -> object:
+        return lease("darkroom-api-example", 3000 / 3600)
+
+    leased = ask()
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name("darkroom-api-example")
+    assert leased == budget.Lease(25, 30.0)
+    assert (limit.limit, limit.active_slots, round(limit.slot_decay_per_second * 3600)) == (75, 25, 3000)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_limit_that_somebody_deleted_is_made_anew() -> None:
+    """The task that misses it fails for a moment, and its next try finds a limit again."""
+
+    @flow
+    def ask() -> object:
+        return lease("darkroom-api-deleted", 1.0)
+
+    ask()
+    with get_client(sync_client=True) as client:
+        client.delete_global_concurrency_limit_by_name("darkroom-api-deleted")
+    with pytest.raises(SourceUnavailable, match="darkroom-api-deleted"):
+        ask()
+    assert ask() == budget.Lease(30, 30.0)
+
+
+def test_without_a_flow_nobody_shares() -> None:
+    """A script, or a unit test, asks no server."""
+    assert lease("darkroom-api-example", 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "tokens"), [(1, 1), (100, 1), (600, 5), (3000, 25), (6000, 50), (72_000, 50), (3.6e8, 250_000)]
+)
+def test_a_handful_fits_its_budget(per_hour: float, tokens: int) -> None:
+    """Few turns of a small budget, which would be lost; many of a large one, so that leasing holds nobody up."""
+    assert handful(per_hour / 3600) == tokens
+
+
+def test_no_hour_sees_more_than_its_budget_and_a_hundred() -> None:
+    """The worst case of the default: all that may be leased at once, and a handful that was leased just before."""
+    assert 3000 + (CAPACITY + 1) * handful(3000 / 3600) == 3100

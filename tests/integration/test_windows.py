@@ -1,0 +1,287 @@
+"""Searches beyond what a site lists at once: complete, resumed where they were interrupted, told before they cost."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+from prefect import flow
+
+from flows import acquire
+from flows.refresh import refresh_dataset
+from storage import catalog, ledger
+from storage.layout import Layout
+from storage.records import Plan
+from tasks import search as searching
+from tasks import web
+from tasks.dataset import Dataset
+from tasks.errors import SourceUnavailable
+from tasks.sources import flickr, windows
+from tasks.sources.base import Found, Window
+from tasks.sources.standin import Catalogue, Photo, SearchHabits, StandIn
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+KEY = "0123456789abcdef0123456789abcdef"
+FAST = web.Limits(retries=1, backoff_s=0.001, pauses=1, pause_s=0.01)
+SITE_PHOTOS = 12_000
+Serve = Callable[..., StandIn]
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Catalogue:
+    """Three times what a search lists; their pictures are never looked at."""
+    return Catalogue.synthetic(SITE_PHOTOS)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch, environment: Callable[..., None]) -> Iterator[Serve]:
+    """Starts a stand-in and points the environment at it; nobody waits for a budget."""
+    monkeypatch.setattr(web, "LIMITS", FAST)
+    web.client.cache_clear()
+    running: list[StandIn] = []
+
+    def start(catalogue: Catalogue, **options: Any) -> StandIn:
+        site = StandIn(catalogue, quota_per_hour=10**9, **options)
+        running.append(site.__enter__())
+        environment(
+            FLICKR_API_KEY=KEY, DARKROOM_FLICKR_URL=site.api_url, DARKROOM_IMAGE_HOSTS=site.url.removeprefix("http://"),
+            DARKROOM_PX500_URL=f"{site.url}/graphql", DARKROOM_API_CALLS_PER_HOUR="100000000",
+        )  # fmt: skip
+        return site
+
+    yield start
+    web.client().close()
+    web.client.cache_clear()
+    for site in running:
+        site.__exit__(None, None, None)
+
+
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest) -> Dataset:
+    """A dataset of the test's own over everything ever uploaded."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
+    return Dataset.model_validate({"name": name, "queries": [{"uploaded_after": "2004-01-01T00:00:00Z"}]})
+
+
+@flow
+def find(dataset: Dataset) -> None:
+    """The first step of a refresh, alone."""
+    acquire.find(dataset)
+
+
+def photo_ids(root: Layout, dataset: Dataset) -> list[str]:
+    return sorted(catalog.known(root, dataset.name)["photo_id"].to_pylist())
+
+
+def truth(site: StandIn) -> list[str]:
+    return sorted(photo.id for photo in site.catalogue.listed())
+
+
+def searches(site: StandIn) -> int:
+    return int(site.stats()["calls"].get("flickr.photos.search", 0))
+
+
+def test_everything_is_found_beyond_what_a_search_lists(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+) -> None:
+    """All photos of the site, each window within the site's reach, for a third of one call in a hundred photos."""
+    site = serve(crowd, search_habits=SearchHabits(has_drift=True, fuzz=0.2))
+    find(dataset)
+    assert photo_ids(root, dataset) == truth(site)
+    rows = ledger.read(root, dataset.name, "windows").to_pylist()
+    listed = [row for row in rows if row["state"] == "listed"]
+    assert max(row["unique"] for row in listed) <= 1.1 * windows.TARGET
+    assert sum(row["unique"] for row in listed) == SITE_PHOTOS
+    assert sum(row["calls"] for row in rows) == site.stats()["calls_total"] <= 0.004 * SITE_PHOTOS
+
+
+def test_naive_paging_loses_two_thirds(serve: Serve, crowd: Catalogue) -> None:
+    """Whoever reads page after page gets the first 4,000 again and again: the stand-in bites."""
+    site = serve(crowd)
+    ask = {
+        "method": "flickr.photos.search", "api_key": KEY, "format": "json", "nojsoncallback": "1", "per_page": "500",
+        "min_upload_date": "2004-02-10",
+    }  # fmt: skip
+    found, rows = set(), 0
+    for page in range(1, 25):
+        photos = requests.get(site.api_url, params={**ask, "page": str(page)}, timeout=10).json()["photos"]["photo"]
+        rows += len(photos)
+        found |= {photo["id"] for photo in photos}
+    assert (rows, len(found)) == (12_000, 4_000)
+
+
+def test_a_search_again_asks_for_the_last_fortnight_only(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+) -> None:
+    """One call, not forty; a photo that was indexed late is found by it."""
+    site = serve(crowd)
+    find(dataset)
+    before, asked = photo_ids(root, dataset), searches(site)
+    find(dataset)
+    assert searches(site) - asked == 1
+    late = replace(crowd.listed()[0], id="77", uploaded_at=datetime.now(UTC).replace(microsecond=0) - timedelta(days=9))
+    crowd.put([late])
+    try:
+        find(dataset)
+        assert photo_ids(root, dataset) == sorted([*before, "77"])
+    finally:
+        crowd._photos.pop("77")
+
+
+def test_an_interrupted_search_resumes_at_the_window(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was listed before the site broke down is not asked for again, and nothing is lost."""
+    monkeypatch.setattr(acquire, "search", searching.search.with_options(retries=0))
+    site = serve(crowd)
+    find(dataset.model_copy(update={"name": f"{dataset.name}-whole"}))
+    whole, list_whole = searches(site), flickr.Search.whole
+    asked: list[Window] = []
+
+    def until_the_tenth(search: flickr.Search, window: Window) -> Found:
+        asked.append(window)
+        if len(asked) > 10:
+            raise SourceUnavailable("the site broke down")
+        return list_whole(search, window)
+
+    with monkeypatch.context() as broken, pytest.raises(SourceUnavailable, match="broke down"):
+        broken.setattr(flickr.Search, "whole", until_the_tenth)
+        find(dataset)
+    before = searches(site)
+    find(dataset)
+    assert photo_ids(root, dataset) == truth(site)
+    assert searches(site) - before <= whole - 9, "windows under way when it broke may be asked twice"
+
+
+def test_a_window_too_short_to_divide_is_asked_by_licence_and_from_both_ends(
+    root: Layout, serve: Serve, dataset: Dataset
+) -> None:
+    """9,000 photos of one second: 5,000 of one licence and 4,000 of the others; all of them are found."""
+    template = Catalogue.synthetic(5).listed()[0]
+    burst = Catalogue()
+    burst.put(
+        replace(template, id=str(10**10 + n), licence=4 if n < 5000 else 9 + n % 5, duplicate_of=None)
+        for n in range(9000)
+    )
+    site = serve(burst)
+    find(dataset)
+    assert photo_ids(root, dataset) == truth(site)
+    rows = ledger.read(root, dataset.name, "windows").to_pylist()
+    assert max(row["total"] for row in rows if row["state"] == "listed") == 9000
+    assert sum(row["lost"] for row in rows) == 0
+
+
+def test_what_no_way_of_asking_shows_is_told(root: Layout, serve: Serve, dataset: Dataset) -> None:
+    """10,000 photos of one second and one licence: 8,000 are seen from both ends, 2,000 stand in the ledger as lost."""
+    template = Catalogue.synthetic(5).listed()[0]
+    burst = Catalogue()
+    burst.put(replace(template, id=str(10**10 + n)) for n in range(10_000))
+    serve(burst)
+    find(dataset)
+    assert len(photo_ids(root, dataset)) == 8000
+    assert sum(row["lost"] for row in ledger.read(root, dataset.name, "windows").to_pylist()) == 2000
+
+
+def test_old_facts_are_looked_at_again_on_a_share_of_the_budget(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve calls look again at known photos, however many there are; their licences are what they are now."""
+    site = serve(crowd)
+    find(dataset)
+    monkeypatch.setattr(windows, "revisit_after", lambda age: timedelta(0))
+    monkeypatch.setattr(acquire, "FACTS_SHARE", 12 / 10**8)
+    oldest = min(crowd.listed(), key=lambda photo: photo.uploaded_at)
+    crowd.relicense(oldest.id, 9)
+    asked = searches(site)
+    find(dataset)
+    assert 5 <= searches(site) - asked <= 1 + 12
+    [row] = [row for row in catalog.facts(root, dataset.name).to_pylist() if row["photo_id"] == oldest.id]
+    assert "CC0" in row["licence"]
+    assert len(photo_ids(root, dataset)) == SITE_PHOTOS
+
+
+def test_a_limit_beyond_the_reach_takes_the_newest(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+) -> None:
+    """5,000 photos of 12,000: exactly the newest, window after window into the past."""
+    site = serve(crowd)
+    query = dataset.queries[0].model_copy(update={"limit": 5000})
+    find(dataset.model_copy(update={"queries": (query,)}))
+    newest = sorted(site.catalogue.listed(), key=lambda photo: photo.uploaded_at, reverse=True)[:5000]
+    found = set(photo_ids(root, dataset))
+    assert len(found) == 5000
+    edge = newest[-1].uploaded_at
+    assert {photo.id for photo in newest if photo.uploaded_at > edge} <= found
+    assert searches(site) < 40
+
+
+def test_a_plan_tells_the_cost_and_spends_one_call_a_query(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+) -> None:
+    """Windows, calls, hours and gigabytes, near what the search then takes; nothing is listed or fetched."""
+    site = serve(crowd)
+    planned = refresh_dataset(dataset, plan_only=True)
+    assert isinstance(planned, Plan)
+    assert searches(site) == planned.calls_spent == 1
+    assert site.stats()["images_total"] == 0
+    assert not root.dataset(dataset.name).exists()
+    assert planned.photos == SITE_PHOTOS
+    assert planned.gigabytes > 1
+    assert planned.hours > 0
+    find(dataset)
+    listing_calls = site.stats()["calls_total"] - 2
+    asked_apart = sum(not photo.is_original_public for photo in crowd.listed())
+    assert planned.calls == pytest.approx(listing_calls + asked_apart, rel=0.25)
+
+
+@pytest.mark.parametrize(("deployment", "queries"), [("crops", 23), ("photos-28", 28)])
+def test_the_ready_deployments_can_be_planned(
+    root: Layout, serve: Serve, crowd: Catalogue, deployment: str, queries: int
+) -> None:
+    """Every term and every category has its row."""
+    serve(crowd)
+    project = yaml.safe_load(Path(__file__).parents[2].joinpath("prefect.yaml").read_text())
+    [parameters] = [
+        each["parameters"] for each in project["deployments"]
+        if each["name"] == deployment and each["entrypoint"].endswith("refresh_dataset")
+    ]  # fmt: skip
+    planned = refresh_dataset(Dataset.model_validate(parameters["dataset"]), plan_only=True)
+    assert isinstance(planned, Plan)
+    assert len(planned.queries) == queries
+    assert planned.photos == sum(row.photos for row in planned.queries) > 0
+    assert planned.calls >= queries
+
+
+def test_more_windows_than_a_run_may_ask_are_left_for_the_next(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run asks no more windows than it shows well in the UI; refresh after refresh the dataset becomes whole."""
+    site = serve(crowd)
+    monkeypatch.setattr(acquire, "MAX_WINDOWS", 12)
+    sizes = []
+    while len(sizes) < 8 and (not sizes or sizes[-1] < SITE_PHOTOS):
+        find(dataset)
+        sizes.append(len(photo_ids(root, dataset)))
+    assert photo_ids(root, dataset) == truth(site)
+    assert sizes == sorted(sizes)
+    assert 1 < len(sizes) < 8
+
+
+def sound(catalogue: Catalogue) -> list[Photo]:
+    return [photo for photo in catalogue.listed() if photo.defect is None and photo.is_original_public]
+
+
+def test_a_licence_that_nobody_explains_is_quarantined(root: Layout, serve: Serve, dataset: Dataset) -> None:
+    """Licence 17: the photo has a row with that reason and no file; when Flickr lists the licence, it is fetched."""
+    site = serve(Catalogue.synthetic(60, min_long_px=144, max_long_px=162))
+    photo = sound(site.catalogue)[0]
+    site.catalogue.change(photo.id, licence=17)
+    find(dataset)
+    assert photo.id not in catalog.wanted(root, dataset.name, datetime.now(UTC))["photo_id"].to_pylist()
+    [row] = [r for r in catalog.facts(root, dataset.name).to_pylist() if r["photo_id"] == photo.id]
+    assert (row["licence"], row["download_reason"], row["sha256"]) == ("unknown:17", "unknown_licence", None)

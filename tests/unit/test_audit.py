@@ -1,0 +1,242 @@
+"""Which photos are due for a look, what looks prove, and what a removal blocks."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from storage import removals
+from storage.errors import ConfigError, RemovedPhoto
+from storage.layout import Layout
+from storage.records import KEY, MOMENT, SCHEMAS
+from storage.removals import Blocked
+from storage.settings import Settings
+from tasks.audit import Removal, due, interval_days, look_at_all, verdicts
+from tasks.errors import CredentialsRejected, SourceUnavailable
+from tasks.sources.base import Seen
+
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+DAY = timedelta(days=1)
+FOUND = pa.schema([*KEY, ("uploaded_at", MOMENT), ("observed_at", MOMENT)])
+
+
+def found(*photos: tuple[str, float | None, float]) -> pa.Table:
+    """Photos by id, days since their upload and days since a search listed them."""
+    rows = [
+        {
+            "source": "flickr",
+            "photo_id": photo_id,
+            "uploaded_at": None if age is None else NOW - age * DAY,
+            "observed_at": NOW - seen * DAY,
+        }
+        for photo_id, age, seen in photos
+    ]
+    return pa.Table.from_pylist(rows, schema=FOUND)
+
+
+def checks(*looks: tuple[str, float, str] | tuple[str, float, str, int]) -> pa.Table:
+    """Looks by photo, days ago, state and the status of the file."""
+    rows = [
+        {
+            "source": "flickr", "photo_id": photo_id, "checked_at": NOW - ago * DAY, "state": state,
+            "proof": f"{state} it is", "file_status": status[0] if status else None,
+        }
+        for photo_id, ago, state, *status in looks
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["checks"])
+
+
+def ids(table: pa.Table) -> list[str]:
+    return list(table["photo_id"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("age_days", "interval"),
+    [(0, 1), (7, 1), (8, 7), (91, 7), (92, 15), (391, 15), (392, 30), (1111, 30), (1112, 90), (3271, 90), (3272, 180)],
+)
+def test_the_older_a_photo_the_rarer_it_is_looked_at(age_days: int, interval: int) -> None:
+    """Every step of the ladder, from both sides; and the query agrees with the function."""
+    assert interval_days(age_days) == interval
+    photos = found(("due", age_days, interval), ("seen", age_days, interval - 0.01))
+    assert ids(due(photos, checks(), NOW, None)) == ["due"]
+
+
+def test_an_unknown_age_counts_from_when_it_was_found() -> None:
+    """A photo without a date of upload is as old as its listing."""
+    assert ids(due(found(("new", None, 2), ("newer", None, 0.5)), checks(), NOW, None)) == ["new"]
+
+
+def test_a_look_puts_off_the_next_one_and_a_failed_one_does_not() -> None:
+    """Only an answer counts as having seen a photo."""
+    photos = found(("seen", 100, 50), ("failed", 100, 50))
+    looks = checks(("seen", 1, "present"), ("failed", 1, "failed"))
+    assert ids(due(photos, looks, NOW, None)) == ["failed"]
+
+
+def test_suspects_come_first_and_then_who_was_not_asked_for_longest() -> None:
+    """The cap falls on those that were asked about last; one that always fails does not keep others waiting."""
+    photos = found(("long", 100, 60), ("longer", 100, 90), ("fails", 100, 99), ("suspect", 5000, 1), ("fresh", 100, 1))
+    looks = checks(("suspect", 1.5, "gone"), ("fails", 0.5, "failed"))
+    assert ids(due(photos, looks, NOW, None)) == ["suspect", "longer", "long", "fails"]
+    assert ids(due(photos, looks, NOW, 2)) == ["suspect", "longer"]
+    assert ids(due(photos, looks, NOW, 0)) == []
+    assert set(ids(due(photos, looks, NOW, None, everything=True))) == set(ids(photos))
+
+
+def test_a_suspect_is_looked_at_again_after_a_day() -> None:
+    """Not before, for that would prove nothing; its age does not matter."""
+    photos = found(("a", 5000, 1), ("b", 5000, 1))
+    assert ids(due(photos, checks(("a", 1, "gone"), ("b", 0.99, "gone")), NOW, None)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_removed", "suspected"),
+    [
+        ([("p", 0, "gone")], False, 1),
+        ([("p", 0, "gone", 404)], True, 0),
+        ([("p", 0, "gone", 410)], True, 0),
+        ([("p", 0, "gone", 200)], False, 1),
+        ([("p", 0, "gone", 503)], False, 1),
+        ([("p", 1, "gone", 200), ("p", 0, "gone", 200)], True, 0),
+        ([("p", 0.99, "gone"), ("p", 0, "gone")], False, 1),
+        ([("p", 2, "gone"), ("p", 1, "present"), ("p", 0, "gone")], False, 1),
+        ([("p", 2, "gone"), ("p", 1, "failed"), ("p", 0, "gone")], True, 0),
+        ([("p", 2, "gone", 404), ("p", 1, "present")], False, 0),
+        ([("p", 2, "failed"), ("p", 1, "failed"), ("p", 0, "unknown")], False, 0),
+        ([("p", 0, "present", 404)], False, 0),
+        ([("p", 0, "gone"), ("p", 1, "gone")], True, 0),
+    ],
+)
+def test_what_proves_a_removal(looks: list[Any], is_removed: bool, suspected: int) -> None:
+    """Gone twice a day apart, or once without its file; silence proves nothing, and whoever came back is no suspect."""
+    removed, others = verdicts(checks(*looks), NOW)
+    assert ([row["photo_id"] for row in removed], others) == (["p"] if is_removed else [], suspected)
+    for row in removed:
+        assert (row["reason"], row["removed_at"]) == ("gone", NOW)
+        assert "gone it is" in row["proof"]
+        assert "UTC" in row["proof"]
+
+
+class Site:
+    """A source that answers what it is told to."""
+
+    name = "flickr"
+
+    def __init__(self, *answers: Seen | Exception, status: int = 404) -> None:
+        self.answers, self.status, self.asked = list(answers), status, 0
+
+    def inspect(self, photo_id: str, settings: Settings) -> Seen:
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def ask(self, settings: Settings) -> Any:
+        return lambda url: SimpleNamespace(status=self.status)
+
+
+def looked(site: Any, photos: int) -> list[dict[str, Any]]:
+    rows = [
+        {"source": "flickr", "photo_id": str(n), "renditions": [{"label": "s", "url": "http://x/s"}]}
+        for n in range(photos)
+    ]
+    return look_at_all(site, rows, Settings.model_construct())
+
+
+def test_the_file_is_asked_for_only_where_the_site_says_gone() -> None:
+    """One call a photo, and one request more for a suspect."""
+    rows = looked(Site(Seen("present", "ok", licence="CC0"), Seen("gone", "code 1")), 2)
+    assert [(row["state"], row.get("file_status"), row["licence"]) for row in rows] == [
+        ("present", None, "CC0"), ("gone", 404, None),
+    ]  # fmt: skip
+    assert looked(Site(Seen("gone", "code 1"), status=0), 1)[0]["file_status"] is None
+
+
+def test_a_site_that_fails_again_and_again_is_left_alone() -> None:
+    """What was seen is kept; nothing seen at all is an error; a wrong key ends it at once."""
+    down = SourceUnavailable("down")
+    site = Site(Seen("present", "ok"), *[down] * 9)
+    assert [row["state"] for row in looked(site, 10)] == ["present", *["failed"] * 5]
+    assert site.asked == 6
+    with pytest.raises(SourceUnavailable):
+        looked(Site(*[down] * 9), 9)
+    assert [row["state"] for row in looked(Site(down, Seen("present", "ok")), 2)] == ["failed", "present"]
+    with pytest.raises(CredentialsRejected):
+        looked(Site(CredentialsRejected("no key")), 1)
+
+
+def test_nulls_of_a_removal_are_wildcards() -> None:
+    """A photo, all of an owner, all with these bytes; of that site, and nothing else."""
+    blocked = Blocked([
+        ("flickr", "1", None, None), ("flickr", None, "ann", None), (None, None, None, "ab"),
+        ("flickr", "2", None, "cd"), (None, None, None, None),
+    ])  # fmt: skip
+    assert blocked.is_blocked("flickr", "1")
+    assert blocked.is_blocked("flickr", "7", "ann")
+    assert blocked.is_blocked("500px", "7", "bob", "ab")
+    assert blocked.is_blocked("flickr", "2", sha256="cd")
+    assert not blocked.is_blocked("flickr", "2", sha256="ef")
+    assert not blocked.is_blocked("500px", "1", "ann")
+    assert not blocked.is_blocked("flickr", "7")
+    assert not Blocked([])
+    photos: dict[str, list[str | None]] = {
+        "source": ["flickr", "flickr", "500px", "500px", "flickr"], "photo_id": ["7", "8", "1", "9", "2"],
+        "owner_id": ["ann", None, "ann", None, None], "sha256": [None, None, None, "ab", "cd"],
+    }  # fmt: skip
+    rows = pa.table({name: pa.array(values, pa.string()) for name, values in photos.items()})
+    assert blocked.mask(rows).to_pylist() == [True, False, False, True, True]
+    assert blocked.mask(rows.select(["source", "photo_id"])).to_pylist() == [False] * 5
+    assert blocked.mask(rows.slice(0, 0)).to_pylist() == []
+
+
+def removal(**values: Any) -> dict[str, Any]:
+    return {"removed_at": NOW, "reason": "asked", "proof": "a letter", **values}
+
+
+def kept(where: Layout) -> set[tuple[Any, ...]]:
+    return {tuple(row[name] for name in removals.COLUMNS) for row in removals.read(where).to_pylist()}
+
+
+def test_removals_are_added_once_and_stay(where: Layout) -> None:
+    """What is known adds nothing; what was there before is still there."""
+    assert removals.read(where).num_rows == 0
+    assert removals.add(where, [removal(source="flickr", photo_id="1"), removal(source="flickr", photo_id="1")]) == 1
+    assert removals.add(where, [removal(source="flickr", photo_id="1"), removal(sha256="ab")]) == 1
+    assert removals.add(where, []) == 0
+    assert kept(where) == {("flickr", "1", None, None), (None, None, None, "ab")}
+    assert removals.blocked(where).is_blocked("flickr", "1")
+
+
+@pytest.mark.parametrize("values", [{}, {"source": "flickr"}, {"photo_id": "1"}, {"owner_id": "a"}, {"sha256": ""}])
+def test_a_removal_that_names_nothing_is_refused(where: Layout, values: dict[str, str]) -> None:
+    """It would remove everything, or nobody knows what; in Python and in the form of the UI."""
+    with pytest.raises(ConfigError, match="removal"):
+        removals.add(where, [removal(**values)])
+    with pytest.raises(ValidationError, match="removal"):
+        Removal.model_validate({"words": "a letter", **values})
+
+
+def test_what_holds_a_removed_photo_is_refused(where: Layout) -> None:
+    """By name, with what to do; others pass."""
+    rows = pa.table({"source": ["flickr"] * 2, "photo_id": ["1", "2"]})
+    removals.refuse(where, rows, "the pack")
+    removals.add(where, [removal(source="flickr", photo_id="2")])
+    with pytest.raises(RemovedPhoto, match=r"the pack holds 1 removed photos, such as flickr/2: run audit-dataset"):
+        removals.refuse(where, rows, "the pack")
+    removals.refuse(where, rows.slice(0, 1), "the pack")
+
+
+def words(removed: Iterable[Removal]) -> list[str]:
+    return [each.row(NOW)["proof"] for each in removed]
+
+
+def test_a_persons_words_are_the_proof() -> None:
+    """What was asked for becomes a row of removals."""
+    asked = Removal(source="flickr", owner_id="ann", words="Ann wrote on the 3rd")
+    assert words([asked]) == ["Ann wrote on the 3rd"]
+    assert asked.row(NOW)["owner_id"] == "ann"

@@ -1,0 +1,211 @@
+"""What the catalogue makes of a ledger: which photos are wanted, under which licence each was downloaded."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from storage import catalog, ledger, manifest, removals
+from storage.layout import Layout
+from storage.records import SCHEMAS
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def listed(where: Layout, photo_id: str = "1", at: datetime = NOW, **facts: Any) -> None:
+    row = {
+        "source": "flickr", "photo_id": photo_id, "query_id": "q", "observed_at": at, "owner_id": "ann",
+        "licence": "CC BY 4.0", "image_url": f"https://h/{photo_id}_o.jpg", "size_label": "Original",
+        "listed_width": 100, "listed_height": 50, "uploaded_at": at - 9 * DAY,
+        "fallbacks": [{"label": "Large", "url": f"https://h/{photo_id}_b.jpg"}],
+    }  # fmt: skip
+    ledger.adopt(where, "d", manifest.write_rows(where, "listings", [row | facts]))
+
+
+def tried(where: Layout, photo_id: str = "1", at: datetime = NOW, keep: bool = True, **facts: Any) -> None:
+    row = {"source": "flickr", "photo_id": photo_id, "attempt": 0, "fetched_at": at}
+    row |= {"fetched_url": f"https://h/{photo_id}_o.jpg", "fetched_label": "Original"}
+    if keep:
+        sha256 = photo_id.zfill(64)
+        path = where.blob(sha256, "JPEG")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a picture")
+        row |= {"sha256": sha256, "bytes": 9, "format": "JPEG"}
+    ledger.adopt(where, "d", manifest.write_rows(where, "attempts", [row | facts]))
+
+
+def wanted(where: Layout, at: datetime = NOW) -> list[dict[str, Any]]:
+    return list(catalog.wanted(where, "d", at).to_pylist())
+
+
+def fact(where: Layout, photo_id: str = "1") -> dict[str, Any]:
+    [row] = [row for row in catalog.facts(where, "d").to_pylist() if row["photo_id"] == photo_id]
+    return dict(row)
+
+
+def test_a_photo_that_was_never_asked_for_is_wanted(where: Layout) -> None:
+    """With its ladder, largest first, as its first attempt."""
+    listed(where, licence=None)
+    [row] = wanted(where)
+    assert (row["attempt"], row["owner_id"]) == (0, "ann")
+    assert [rung["label"] for rung in row["renditions"]] == ["Original", "Large"]
+
+
+def test_a_photo_that_is_held_is_not_wanted(where: Layout) -> None:
+    """Not today and not in ten years, while its file is there and its address is offered."""
+    listed(where, licence=None)
+    tried(where, etag='"x"')
+    assert wanted(where, NOW + 3650 * DAY) == []
+
+
+def test_a_photo_that_failed_is_wanted_when_it_is_due(where: Layout) -> None:
+    """Not before, and with one attempt more."""
+    listed(where)
+    tried(where, keep=False, download_reason="truncated", next_try_at=NOW + DAY)
+    assert wanted(where) == []
+    assert [row["attempt"] for row in wanted(where, NOW + DAY)] == [1]
+
+
+def test_a_lost_file_is_wanted_again(where: Layout) -> None:
+    """Without the tag of a file that is no longer here."""
+    listed(where)
+    tried(where, etag='"x"')
+    where.blob("1".zfill(64), "JPEG").unlink()
+    [row] = wanted(where)
+    assert row["etag"] is None
+
+
+def test_a_replaced_file_is_wanted_again(where: Layout) -> None:
+    """Its address is offered no more: another one leads to another file."""
+    listed(where)
+    tried(where)
+    listed(where, at=NOW + DAY, image_url="https://h/1_new_o.jpg", fallbacks=[])
+    [row] = wanted(where, NOW + DAY)
+    assert (row["renditions"][0]["url"], row["etag"]) == ("https://h/1_new_o.jpg", None)
+
+
+def test_a_signed_address_may_change_without_a_new_file(where: Layout) -> None:
+    """What stands behind the question mark expires; the photo is the same."""
+    listed(where, image_url="https://h/1_o.jpg?sig=a", fallbacks=[])
+    tried(where)
+    listed(where, at=NOW + DAY, image_url="https://h/1_o.jpg?sig=b", fallbacks=[])
+    assert wanted(where, NOW + DAY) == []
+
+
+def test_a_smaller_size_that_stood_in_is_enough(where: Layout) -> None:
+    """The original was not there; what was fetched instead is still on the ladder."""
+    listed(where)
+    tried(where, fetched_url="https://h/1_b.jpg", fetched_label="Large")
+    assert wanted(where) == []
+
+
+def test_the_address_of_a_table_is_looked_at_again(where: Layout) -> None:
+    """After three months, with the tag of what it gave: a table's addresses stay, their files may not."""
+    for moment in (NOW, NOW + 89 * DAY):
+        listed(where, at=moment, source="table")
+    tried(where, source="table", etag='"x"')
+    assert wanted(where, NOW + 89 * DAY) == []
+    [row] = wanted(where, NOW + 91 * DAY)
+    assert (row["etag"], row["bytes"], row["sha256"]) == ('"x"', 9, "1".zfill(64))
+    where.blob("1".zfill(64), "JPEG").unlink()
+    assert [row["etag"] for row in wanted(where, NOW + 91 * DAY)] == [None], "nothing is here to be compared with"
+
+
+def test_a_licence_that_nobody_explains_keeps_a_photo_out(where: Layout) -> None:
+    """It is not fetched, and says why; explained, it is wanted."""
+    listed(where, licence="unknown:17")
+    assert wanted(where) == []
+    assert fact(where)["download_reason"] == "unknown_licence"
+    listed(where, at=NOW + DAY)
+    assert len(wanted(where, NOW + DAY)) == 1
+    assert fact(where)["download_reason"] is None
+
+
+def test_the_licence_is_the_one_at_download(where: Layout) -> None:
+    """What the owner says later stands beside it."""
+    listed(where, at=NOW - 2 * DAY, licence="CC0", licence_url="u0")
+    listed(where, at=NOW - DAY)
+    tried(where)
+    assert (fact(where)["licence"], fact(where)["licence_now"]) == ("CC BY 4.0", None)
+    listed(where, at=NOW + DAY, licence="All Rights Reserved", licence_url=None)
+    row = fact(where)
+    assert (row["licence"], row["licence_now"]) == ("CC BY 4.0", "All Rights Reserved")
+
+
+def test_a_check_of_the_licence_counts(where: Layout) -> None:
+    """The audit may be the first to see that it changed."""
+    listed(where, at=NOW - DAY)
+    tried(where)
+    check = {"source": "flickr", "photo_id": "1", "checked_at": NOW + DAY, "state": "present", "licence": "CC0"}
+    ledger.adopt(where, "d", manifest.write_rows(where, "checks", [check]))
+    assert fact(where)["licence_now"] == "CC0"
+
+
+def test_a_file_fetched_again_keeps_its_first_licence(where: Layout) -> None:
+    """The right to keep it was given then."""
+    listed(where, at=NOW - DAY, licence="CC0")
+    tried(where)
+    listed(where, at=NOW + DAY)
+    tried(where, at=NOW + 2 * DAY, attempt=1)
+    assert (fact(where)["licence"], fact(where)["licence_now"]) == ("CC0", "CC BY 4.0")
+
+
+def test_a_path_on_this_machine_is_not_published(where: Layout) -> None:
+    """Whoever gets the dataset need not know whose home it came from."""
+    listed(where, source="folder", image_url="file:///home/ann/1.jpg")
+    assert fact(where)["image_url"] is None
+
+
+@pytest.mark.parametrize(
+    "removal",
+    [{"source": "flickr", "photo_id": "1"}, {"source": "flickr", "owner_id": "ann"}, {"sha256": "1".zfill(64)}],
+)
+def test_what_was_removed_is_nowhere(where: Layout, removal: dict[str, str]) -> None:
+    """By photo, by owner or by its bytes: no question of the catalogue brings it back."""
+    listed(where)
+    listed(where, "2", owner_id="bob")
+    tried(where)
+    tried(where, "2")
+    removals.add(where, [removal | {"reason": "asked", "proof": "letter", "removed_at": NOW}])
+    for answer in (catalog.facts, catalog.held, catalog.owners, catalog.known):
+        assert answer(where, "d")["photo_id"].to_pylist() == ["2"]
+    where.blob("1".zfill(64), "JPEG").unlink()
+    assert wanted(where, NOW + 365 * DAY) == []
+
+
+def test_files_of_an_older_version_can_be_read(where: Layout) -> None:
+    """Columns that came later are null in them."""
+    old = SCHEMAS["attempts"].remove(SCHEMAS["attempts"].get_field_index("etag"))
+    listed(where)
+    tried(where)
+    [file] = ledger.files(where, "d", "attempts")
+    rows = manifest.read_file(file)
+    manifest.write_parquet(file, rows.select(old.names), "attempts")
+    assert ledger.read(where, "d", "attempts").to_pylist()[0]["etag"] is None
+    assert catalog.held(where, "d").num_rows == 1
+    assert wanted(where) == []
+
+
+def test_many_files_become_one_that_says_the_same(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First and last sight of equal facts stay, and every change between; what the catalogue says stays."""
+    monkeypatch.setattr(ledger, "MANY_FILES", 3)
+    for day in range(9):
+        listed(where, at=NOW + day * DAY, title="old" if day < 5 else "new", uploaded_at=NOW - 9 * DAY)
+    tried(where)
+    before = catalog.facts(where, "d"), catalog.sightings(where, "d", "q")
+    assert ledger.compact(where, "d") == 9
+    assert len(ledger.files(where, "d", "listings")) == 1
+    rows = sorted((row["observed_at"], row["title"]) for row in ledger.read(where, "d", "listings").to_pylist())
+    assert rows == [(NOW, "old"), (NOW + 4 * DAY, "old"), (NOW + 5 * DAY, "new"), (NOW + 8 * DAY, "new")]
+    assert (catalog.facts(where, "d"), catalog.sightings(where, "d", "q")) == before
+    assert ledger.compact(where, "d") == 0
+
+
+def test_the_size_of_a_download_is_judged_by_what_is_held(where: Layout) -> None:
+    """Bytes per announced pixel of the files that are here; before there are any, of photographs at large."""
+    listed(where, "2")
+    assert catalog.expected_bytes(where, "d", catalog.wanted(where, "d", NOW)) == pytest.approx(5000 * 0.36)
+    listed(where)
+    tried(where, bytes=10_000)
+    assert catalog.expected_bytes(where, "d", catalog.wanted(where, "d", NOW)) == pytest.approx(10_000)
