@@ -47,7 +47,7 @@ _WANTED = f"""
                -- for the same file each time
                o.source <> '500px' and f.sha256 is not null and f.fetched_url is not null
                    and not list_contains([regexp_extract(r.url, '^[^?#]*') for r in renditions], f.fetched_url)
-                   as is_replaced,
+                   or o.listed_etag is not null and o.listed_etag is distinct from f.etag as is_replaced,
                o.source = 'table' and f.etag is not null and f.fetched_at <= $look_again as is_old
         from offered o left join fetched f using (source, photo_id))
     select source, photo_id, owner_id, is_open, coalesce(attempt + 1, 0) as attempt, renditions,

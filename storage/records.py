@@ -24,6 +24,7 @@ LISTING = [
     ("listed_width", pa.int32()), ("listed_height", pa.int32()),
     ("uploaded_at", MOMENT), ("taken_at", MOMENT), ("latitude", pa.float64()), ("longitude", pa.float64()),
     ("fallbacks", pa.list_(RENDITION)),  # smaller renditions, largest first, for when image_url is gone
+    ("listed_etag", pa.string()),  # of the file as it was listed: another one is another file
     ("is_open", pa.bool_()),  # false: ask the site whether the photo may be downloaded
 ]  # fmt: skip
 DOWNLOAD = [("sha256", pa.string()), ("bytes", pa.int64()), ("format", pa.string()), ("download_reason", pa.string())]
@@ -53,7 +54,8 @@ SPLIT = [("group_id", pa.string()), ("split", pa.string()), ("split_reason", pa.
 OWNER = [("owner_id", pa.string()), ("label", pa.string())]
 VERDICT = [("verdict", pa.bool_()), ("reason", pa.string()), ("reason_stage", pa.string())]
 
-_FACTS = [field for field in LISTING if field[0] not in {"query_id", "observed_at", "fallbacks", "is_open"}]
+_NO_FACTS = {"query_id", "observed_at", "fallbacks", "listed_etag", "is_open"}
+_FACTS = [field for field in LISTING if field[0] not in _NO_FACTS]
 LICENCE_NOW = [("licence_now", pa.string())]  # where it is no longer the one under which the file was downloaded
 SCHEMAS: dict[str, pa.Schema] = {
     "listings": pa.schema(KEY + LISTING),

@@ -135,9 +135,8 @@ def fetch(wanted: Row, site: Site, where: Layout) -> Row:
             "fetched_label": rendition["label"], "http_status": fetched.answer.status or None,
             "etag": fetched.answer.headers.get("ETag"), **kept(wanted, fetched, site.blocked, where),
         }  # fmt: skip
-    fetched_at, reason = datetime.now(UTC), row["download_reason"]
-    is_file = reason and row.get("fetched_url", "").startswith("file:")  # whoever mends it runs again at once
-    due_at = fetched_at if is_file else next_try_at(reason, row["attempt"], fetched_at)
+    fetched_at = datetime.now(UTC)
+    due_at = next_try_at(row["download_reason"], row["attempt"], fetched_at)
     return row | {"fetched_at": fetched_at, "next_try_at": due_at}
 
 

@@ -1,6 +1,7 @@
 """What the tests of faults share: the ledger held against the site's truth, and a refresh without Prefect's engine."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ import tasks.download
 from storage import catalog, ledger, removals
 from storage.layout import Layout
 from storage.settings import apply_environment
-from tasks import caching, dataset, search, web
+from tasks import caching, dataset, pace, search, web
 from tasks.errors import TransientError
 from tasks.sources import flickr
 from tasks.sources.standin import StandIn
@@ -42,6 +43,8 @@ def own_root(where: Layout, environment: Callable[..., None]) -> Layout:
 def serve(own_root: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StandIn]]:
     """Starts a stand-in and points the environment at it; the client waits for next to nothing."""
     monkeypatch.setattr(web, "LIMITS", SHORT)
+    monkeypatch.setattr(pace, "OPEN_S", 0.05)
+    monkeypatch.setattr(pace, "OPEN_MAX_S", 0.2)
     web.client.cache_clear()
     running: list[StandIn] = []
 
@@ -108,13 +111,14 @@ class Direct:
         return self._threads.submit(self._run, *arguments)
 
     def _run(self, *arguments: Any) -> Any:
-        for left in reversed(range(caching.TASK_RETRIES + 1)):
-            self._trying.is_last = not left
+        for pause_s in [*caching.TASK_RETRY_DELAY_S, None]:
+            self._trying.is_last = pause_s is None
             try:
                 return self._task.fn(*arguments)
             except TransientError:
-                if not left:
+                if pause_s is None:
                     raise
+                time.sleep(pause_s)
         raise AssertionError("a task was not run")
 
 
@@ -140,6 +144,7 @@ def refresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dataset.Datas
         flows.acquire.fetch(wanted)
 
     with ThreadPoolExecutor(WORKERS) as threads:
+        monkeypatch.setattr(caching, "TASK_RETRY_DELAY_S", [0.0] * caching.TASK_RETRIES)
         monkeypatch.setattr(flows.acquire, "search", Direct(search.search, threads, trying))
         monkeypatch.setattr(flows.acquire, "download", Direct(tasks.download.download, threads, trying))
         monkeypatch.setattr(tasks.download, "is_last_try", lambda: trying.is_last)

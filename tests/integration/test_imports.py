@@ -22,6 +22,7 @@ from storage.layout import Layout
 from storage.records import Plan, SnapshotRef
 from tasks import imaging, publish, web
 from tasks.download import download
+from tasks.errors import ConfigError
 from tasks.search import search
 from tasks.sources.base import Query
 
@@ -205,3 +206,22 @@ def test_a_table_opens_no_way_into_this_network(root: Layout, site: str, tmp_pat
     assert set(reasons.values()) <= {"forbidden_host", "unavailable"}, reasons
     assert reasons[urls[0]] == reasons[urls[2]] == "forbidden_host"
     assert Site.asked == []
+
+
+def test_a_file_that_was_written_over_is_taken_again(root: Layout, tree: Path, name: str) -> None:
+    """The next search has the new picture in the place of the old one, under the same id; nothing else is read."""
+    before = imported(root, name, "folder", Query(path=str(tree)))
+    (tree / "bee/0.jpg").write_bytes(photo(999))
+    (tree / "bee/broken.jpg").write_bytes(photo(998))
+    attempts = ledger.read(root, name, "attempts").num_rows
+    after = imported(root, name, "folder", Query(path=str(tree)))
+    assert {key for key in after if after[key]["sha256"] != before[key]["sha256"]} == {"bee/0.jpg", "bee/broken.jpg"}
+    assert ledger.read(root, name, "attempts").num_rows == attempts + 2
+
+
+def test_folders_whose_photos_bear_the_same_names_are_refused(root: Layout, tree: Path, name: str) -> None:
+    """One would take the other's place: the sentence names both, and what to do."""
+    shutil.copytree(tree / "bee", tree / "ant2")
+    queries = [{"path": str(tree / "bee"), "label": "bee"}, {"path": str(tree / "ant2"), "label": "ant"}]
+    with pytest.raises(ConfigError, match=r"two queries have a photo '.*\.jpg', file://.*: make one query"):
+        refresh_dataset(dataset={"name": name, "source": "folder", "queries": queries, "filter": ALL})

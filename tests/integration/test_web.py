@@ -504,6 +504,31 @@ def test_two_that_fetch_one_file_do_not_share_a_part(site: Site, parts: Path, mo
     assert list(parts.glob("*")) == []
 
 
+def test_a_part_belongs_to_whoever_has_it(parts: Path) -> None:
+    """Two transfers of one URL that both want to keep their bytes: the first one's stay as they are."""
+    many, marks = partial.MANY_BYTES, {"ETag": '"v1"'}
+    with partial.claim(parts, "u") as one, partial.claim(parts, "u") as other:
+        for body, byte in ((one, b"1"), (other, b"2")):
+            body.begin(marks)
+            body.add(byte * many)
+        with partial.claim(parts, "u") as third:
+            assert not third.data
+            third.begin(marks)
+            third.add(b"3" * many)
+    with partial.claim(parts, "u") as found:
+        assert (bytes(found.data), found.validator) == (b"1" * many, '"v1"')
+
+
+def test_old_parts_are_swept_away(parts: Path) -> None:
+    """A part that nobody went on with for a week goes; a younger one stays."""
+    with partial.claim(parts, "u") as body:
+        body.begin({"ETag": '"v1"'})
+        body.add(b"x")
+    assert partial.sweep(parts) == 0
+    assert partial.sweep(parts, time.time() + partial.KEEP_S + 60) == 1
+    assert list(parts.glob("*")) == []
+
+
 def test_a_file_that_is_held_is_not_sent_again(site: Site, parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If-None-Match: 304 is an answer, and a good one."""
     with client_of(SHORT, parts) as client:

@@ -1,6 +1,7 @@
-"""Windows of upload time: whatever the photos' dates, each is asked for, none twice, and nothing settled is asked again."""
+"""Windows of upload time: whatever the photos' dates, each is asked for, none twice, and nothing settled again."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,7 +52,7 @@ def test_listed_windows_tile_the_whole_span(photos: dict[int, int]) -> None:
     edges = listed(rows)
     assert edges[0][0] == SPAN.after
     assert edges[-1][1] == SPAN.before
-    assert all(first[1] == second[0] for first, second in zip(edges, edges[1:], strict=False))
+    assert all(first[1] == second[0] for first, second in pairwise(edges))
     for row in rows:
         if row["state"] == "listed" and row["total"] > windows.TARGET:
             assert row["uploaded_before"] - row["uploaded_after"] < 2 * windows.FLOOR
@@ -90,7 +91,7 @@ def test_parts_tile_their_window(after: datetime, seconds: int, total: int) -> N
     parts = windows.parts(window, total)
     if parts:
         assert (parts[-1].after, parts[0].before) == (window.after, window.before)
-        assert all(newer.after == older.before for newer, older in zip(parts, parts[1:], strict=False))
+        assert all(newer.after == older.before for newer, older in pairwise(parts))
         assert len(parts) & (len(parts) - 1) == 0
         assert min(part.before - part.after for part in parts) >= windows.FLOOR
     else:

@@ -85,6 +85,29 @@ def test_a_replaced_file_is_wanted_again(where: Layout) -> None:
     assert (row["renditions"][0]["url"], row["etag"]) == ("https://h/1_new_o.jpg", None)
 
 
+def test_a_file_that_was_written_over_is_wanted_again(where: Layout) -> None:
+    """Its path is the same, its tag is not; a tag that nobody knows says nothing."""
+    local = {"source": "folder", "image_url": "file:///p/1.jpg", "fallbacks": []}
+    listed(where, listed_etag='"a"', **local)
+    tried(where, source="folder", fetched_url="file:///p/1.jpg", etag='"a"')
+    assert wanted(where) == []
+    listed(where, at=NOW + DAY, listed_etag='"b"', **local)
+    assert [row["etag"] for row in wanted(where, NOW + DAY)] == [None]
+    listed(where, at=NOW + 2 * DAY, **local)
+    assert wanted(where, NOW + 2 * DAY) == []
+
+
+def test_a_broken_file_is_wanted_when_it_was_mended(where: Layout) -> None:
+    """Not before it was written again, and then at once."""
+    local = {"source": "folder", "image_url": "file:///p/1.jpg", "fallbacks": []}
+    listed(where, listed_etag='"a"', **local)
+    broken = {"download_reason": "truncated", "etag": '"a"', "next_try_at": NOW + 30 * DAY}
+    tried(where, keep=False, source="folder", fetched_url="file:///p/1.jpg", **broken)
+    assert wanted(where) == []
+    listed(where, at=NOW + DAY, listed_etag='"b"', **local)
+    assert [row["attempt"] for row in wanted(where, NOW + DAY)] == [1]
+
+
 def test_a_signed_address_may_change_without_a_new_file(where: Layout) -> None:
     """What stands behind the question mark expires; the photo is the same."""
     listed(where, image_url="https://h/1_o.jpg?sig=a", fallbacks=[])

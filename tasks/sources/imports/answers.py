@@ -25,6 +25,14 @@ def state(path: str) -> str:
     return f'"{found.st_mtime_ns:x}-{found.st_size:x}"'
 
 
+def listed_state(url: str) -> str | None:
+    """The ETag that ``answer`` would give for ``url`` now; None for what is no file here."""
+    try:
+        return state(files.path_and_record(url)[0]) if url.startswith("file:") else None
+    except (OSError, ValueError):
+        return None
+
+
 def picture(path: str, number: int) -> bytes:
     """Picture ``number`` of the file at ``path``, as a PNG. Raises OSError, ValueError or LookupError."""
     if path.endswith(cifar.SUFFIX):

@@ -6,6 +6,7 @@ from typing import Any
 
 from storage.settings import Settings
 from tasks.sources.base import Forecast, Found, Query, Rendition, Seen, Sighting, Window, WindowRow
+from tasks.sources.imports import answers
 from tasks.sources.imports.files import size_bytes
 
 
@@ -50,6 +51,7 @@ def found(listings: list[dict[str, Any]], source: str, query: Query, asked_at: d
     for row in listings:
         row |= fixed | own
         row.setdefault("licence", "unstated")
+        row["listed_etag"] = answers.listed_state(row.get("image_url") or "")
     window = {
         "source": source, "query_id": query.query_id, "asked_at": asked_at,
         "state": "listed" if len(listings) == total else "sampled", "total": total, "unique": len(listings), "lost": 0,
