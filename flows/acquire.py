@@ -23,7 +23,7 @@ from tasks.sources.base import Forecast, Query, Window
 
 LOG = logging.getLogger(__name__)
 BATCHES = 200  # task runs of one refresh that download, at most
-MIN_BATCH_PHOTOS = 32
+MIN_BATCH_PHOTOS = 128  # a killed batch loses nothing that it had, so few and large ones do no harm
 MAX_WINDOWS = 600  # task runs of one refresh that search, at most: the newest first, the next refresh goes on
 FACTS_SHARE = 0.2  # of an hour's calls: spent in one refresh to look again at photos that are known
 WALKED = 0.8  # of the photos that a walk is to see: some are listed and may not be taken

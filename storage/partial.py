@@ -1,7 +1,7 @@
 """Bodies that arrive: in memory, and in a file from which a transfer that was cut, stalled or killed goes on.
 
-A part file is one line of JSON, the validator that the host gave, and behind it the bytes so far. Its name is a digest of
-the URL. Whoever writes it holds its lock, so that two processes never share one; the second does without.
+A part file is one line of JSON, the validator that the host gave, and behind it the bytes so far. Its name is a digest
+of the URL. Whoever writes it holds its lock, so that two processes never share one; the second does without.
 
 Source: RFC 9110 sections 8.8 (validators), 13.1.5 (If-Range) and 14 (ranges).
 """

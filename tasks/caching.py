@@ -32,9 +32,9 @@ from storage.records import FileRef, ManifestRef, PackRef
 from storage.settings import CHECKOUT
 from tasks.errors import TransientError
 
-TASK_RETRIES = 2
-TASK_RETRY_DELAY_S = [5.0, 30.0]
-TASK_RETRY_JITTER = 0.5
+TASK_RETRIES = 3
+TASK_RETRY_DELAY_S = [5.0, 30.0, 60.0]  # together they outlast a site that is gone for a minute
+TASK_RETRY_JITTER = 0.2
 
 
 @dataclass(frozen=True)

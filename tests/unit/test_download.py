@@ -10,6 +10,7 @@ from PIL import Image
 from storage.layout import Layout
 from tasks.download import PHOTOS_TO_BLAME_HOST, Site, check_reached, climb, fetch, judge, next_try_at
 from tasks.errors import SourceUnavailable
+from tasks.sources.base import Seen
 from tasks.web import Answer
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -31,7 +32,8 @@ def good(body: bytes = b"", content_type: str = "image/jpeg", url: str = "https:
     [
         (None, 0, None), ("opted_out", 0, None), ("forbidden_host", 3, None), ("too_large", 0, None),
         ("too_many_pixels", 0, None), ("rate_limited", 0, 0 * DAY), ("unavailable", 9, 0 * DAY), ("gone", 0, 30 * DAY),
-        ("denied", 5, 30 * DAY), ("no_image_url", 0, 30 * DAY), ("truncated", 0, DAY), ("truncated", 1, 2 * DAY),
+        ("denied", 5, 30 * DAY), ("no_image_url", 0, 30 * DAY), ("not_downloadable", 0, 30 * DAY),
+        ("truncated", 0, DAY), ("truncated", 1, 2 * DAY),
         ("empty", 4, 16 * DAY), ("html", 5, 30 * DAY), ("corrupt", 500, 30 * DAY), ("not_an_image", 2, 4 * DAY),
     ],
 )  # fmt: skip
@@ -107,6 +109,34 @@ def test_a_photo_without_a_url_is_a_row_with_a_reason(where: Layout) -> None:
     """Nothing is asked for, and the row says why."""
     wanted = {"source": "flickr", "photo_id": "1", "attempt": 0, "renditions": []}
     assert fetch(wanted, Site(Script()), where)["download_reason"] == "no_image_url"
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (Seen("present", ""), None), (Seen("present", "", is_download_allowed=False), "not_downloadable"),
+        (Seen("gone", ""), "gone"), (Seen("unknown", ""), None), (SourceUnavailable("busy"), "unavailable"),
+    ],
+)  # fmt: skip
+def test_a_photo_whose_original_is_hidden_is_asked_about_first(
+    where: Layout, seen: Seen | Exception, reason: str | None
+) -> None:
+    """An owner who forbids downloads hides the original: the site is asked, once, and its word is heeded."""
+    asked = []
+
+    def inspect(photo_id: str) -> Seen:
+        asked.append(photo_id)
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    for is_open, expected in ((False, reason), (True, None), (None, None)):
+        wanted = KEY | {"renditions": [{"label": "Large", "url": "l"}], "is_open": is_open}
+        answers = Script(l=[good(picture())])
+        row = fetch(wanted, Site(answers, inspect=inspect), where)
+        assert row["download_reason"] == expected
+        assert answers.asked == ([] if expected else ["l"])
+    assert asked == ["1"]
 
 
 def attempt(reason: str | None) -> dict[str, str | None]:

@@ -1,6 +1,8 @@
 """The HTTP client's pure half: which error an answer is, how long it waits, and what it keeps to itself."""
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -35,6 +37,23 @@ def test_failures_say_what_to_do() -> None:
 def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
     """Seconds, or the time until a date; nonsense asks for nothing."""
     assert retry_after({"Retry-After": value}, NOW) == seconds
+
+
+def test_threads_that_begin_together_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clients would keep two paces of one host, and lease two budgets."""
+    made = []
+
+    def slow(*args: object, **options: object) -> object:
+        time.sleep(0.01)
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr(web, "Client", slow)
+    web.client.cache_clear()
+    with ThreadPoolExecutor(32) as threads:
+        clients = list(threads.map(lambda _: web.client(), range(64)))
+    web.client.cache_clear()
+    assert len(made) == len(set(map(id, clients))) == 1
 
 
 def test_urllib3_logs_no_secret(caplog: pytest.LogCaptureFixture) -> None:
