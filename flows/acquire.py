@@ -10,7 +10,7 @@ from prefect.futures import PrefectFuture
 from flows import artifacts
 from flows.progress import gather, say, stream
 from storage import catalog, journal, ledger, manifest
-from storage.layout import layout
+from storage.layout import layout, sweep_drafts
 from storage.records import ManifestRef, Plan, QueryPlan
 from storage.settings import settings
 from tasks import sources
@@ -33,6 +33,7 @@ Job = tuple[Query, Window | None, bool]  # True: listed before, but long ago
 def find(dataset: Dataset) -> None:
     """Search, and put what was found into the ledger. Raises EmptyResult if the dataset has no photo at all."""
     now, left = datetime.now(UTC), MAX_WINDOWS
+    sweep_drafts(layout())
     ledger.compact(layout(), dataset.name)
     jobs = [*to_search(dataset, now), *to_look_at_again(dataset, now)]
     files: dict[str, str] = {}
@@ -182,5 +183,10 @@ def plan(dataset: Dataset) -> Plan:
         calls_spent=sum(bool(row.windows) for row in rows), hours=round(hours, 2),
         gigabytes=round(sum(row.gigabytes for row in rows), 2),
     )  # fmt: skip
+    for row in rows:
+        LOG.info(
+            "plan %s: %d windows, %d calls, %.2f GB for %d photos", row.query, row.windows, row.calls, row.gigabytes,
+            row.photos,
+        )  # fmt: skip
     artifacts.show_plan(planned)
     return planned

@@ -54,7 +54,8 @@ _WANTED = f"""
            case when is_old and not is_lost and not is_replaced then etag end as etag, sha256, format, bytes
     from looked_at
     where is_new or is_lost or (is_replaced and len(renditions) > 0) or is_old
-       or (sha256 is null and next_try_at <= $now)
+       -- what was tried later than now was tried under a clock that was ahead
+       or (sha256 is null and (next_try_at <= $now or (next_try_at is not null and fetched_at > $now)))
     order by source, photo_id
 """
 

@@ -3,15 +3,17 @@
 import errno
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import DiskFull, RootNotWritable
 from storage.settings import settings
 
+DRAFTS_FOR_S = 86400.0  # nobody writes one file for longer
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 
 
@@ -98,7 +100,8 @@ def drafting(folder: Path) -> Iterator[Path]:
 
     Raises DiskFull when no space is left.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():  # asked first: making one that is there costs as much as writing a small file
+        folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{uuid.uuid4().hex}.part"
     try:
         yield part
@@ -111,6 +114,18 @@ def drafting(folder: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def sweep_drafts(layout: Layout, now_s: float | None = None) -> int:
+    """Delete the drafts that killed processes left; how many that were. Young ones may be somebody's work."""
+    swept = 0
+    for folder in ("stages/*", "datasets/*/ledger/*", "datasets/*/journal", "removals", "blobs/*/*"):
+        for draft in layout.root.glob(f"{folder}/.*.part"):
+            with suppress(FileNotFoundError):  # its owner was faster
+                if (now_s or time.time()) - draft.stat().st_mtime > DRAFTS_FOR_S and draft.is_file():
+                    draft.unlink()
+                    swept += 1
+    return swept
 
 
 @contextmanager

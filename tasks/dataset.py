@@ -31,7 +31,8 @@ class Dataset(BaseModel):
     def _queries_suit_the_source(self) -> Self:
         takes = sources.named(self.source).takes
         for query in self.queries:
-            if strange := sorted(query.model_fields_set - takes):
+            given = query.model_dump(exclude_defaults=True)  # a configuration that was written down names every field
+            if strange := sorted(given.keys() - takes):
                 raise ValueError(
                     f"the source {self.source!r} takes no {', '.join(strange)}: {', '.join(sorted(takes))}"
                 )
