@@ -1,9 +1,10 @@
 """Blobs: encoded pictures, immutable, named by the digest of their bytes."""
 
 import hashlib
+import os
 
 from storage.errors import BlobCorrupt
-from storage.layout import Layout, write_bytes
+from storage.layout import Layout, drafting
 
 _REMEDY = "refresh its dataset with PREFECT_TASKS_REFRESH_CACHE=true to fetch and turn photos again"
 
@@ -13,7 +14,10 @@ def put(layout: Layout, data: bytes, image_format: str) -> str:
     sha256 = hashlib.sha256(data).hexdigest()
     path = layout.blob(sha256, image_format)
     if not path.is_file() or path.read_bytes() != data:  # a damaged one is healed
-        write_bytes(path, data)
+        with drafting(layout.partial) as part:  # one folder, so that what a killed process leaves is found
+            part.write_bytes(data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, path)
     return sha256
 
 

@@ -119,7 +119,7 @@ def drafting(folder: Path) -> Iterator[Path]:
 def sweep_drafts(layout: Layout, now_s: float | None = None) -> int:
     """Delete the drafts that killed processes left; how many that were. Young ones may be somebody's work."""
     swept = 0
-    for folder in ("stages/*", "datasets/*/ledger/*", "datasets/*/journal", "removals", "blobs/*/*"):
+    for folder in ("stages/*", "datasets/*/ledger/*", "datasets/*/journal", "removals", "partial"):
         for draft in layout.root.glob(f"{folder}/.*.part"):
             with suppress(FileNotFoundError):  # its owner was faster
                 if (now_s or time.time()) - draft.stat().st_mtime > DRAFTS_FOR_S and draft.is_file():

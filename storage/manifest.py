@@ -58,7 +58,21 @@ def write(layout: Layout, stage: str, table: pa.Table) -> ManifestRef:
 
 def write_rows(layout: Layout, stage: str, rows: Iterable[dict[str, Any]]) -> ManifestRef:
     """Store ``rows`` (mappings by column name; a missing key is null) as a manifest of ``stage``."""
-    return write(layout, stage, pa.Table.from_pylist(list(rows), schema=SCHEMAS[stage]))
+    rows, schema = list(rows), SCHEMAS[stage]
+    try:
+        table = pa.Table.from_pylist(rows, schema=schema)
+    except UnicodeEncodeError:  # JSON may bring half of a surrogate pair, which is no character
+        table = pa.Table.from_pylist([_in_unicode(row) for row in rows], schema=schema)
+    return write(layout, stage, table)
+
+
+def _in_unicode(value: Any) -> Any:
+    """``value`` with a question mark for whatever is no character, however deep."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {name: _in_unicode(item) for name, item in value.items()}
+    return [_in_unicode(item) for item in value] if isinstance(value, list) else value
 
 
 def path(layout: Layout, ref: ManifestRef) -> Path:

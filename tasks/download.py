@@ -35,7 +35,7 @@ from tasks.verdicts import Answer
 
 log = logging.getLogger(__name__)
 
-THREADS = 16
+THREADS = 8  # of one batch; four batches run at once
 BROKEN_BYTES = frozenset({"empty", "html", "truncated", "corrupt", "not_an_image"})
 TRANSIENT = frozenset({"rate_limited", "unavailable"})
 NOT_DOWNLOADABLE = "not_downloadable"

@@ -155,8 +155,11 @@ class Client:
             answer = self._ask_if_allowed(request)
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 return answer
-            there = urljoin(request.url, answer.headers["Location"])
-            is_same = urlsplit(there).netloc == urlsplit(request.url).netloc
+            try:
+                there = urljoin(request.url, answer.headers["Location"])
+                is_same = urlsplit(there).netloc == urlsplit(request.url).netloc
+            except ValueError:
+                return replace(answer, outcome="forbidden_host", detail="it leads to what is no address")
             request = replace(request, url=there, headers=request.headers if is_same else {})
         return replace(answer, outcome="denied", detail="too many redirects")
 

@@ -124,7 +124,7 @@ def _encoded(reply: Json, args: Arguments) -> Answer:
     body = json.dumps(reply, ensure_ascii=False)
     if args.get("nojsoncallback") != "1":
         body = f"{args.get('jsoncallback', CALLBACK)}({body})"
-    return Answer(200, body.encode(), headers)
+    return Answer(200, body.encode("utf-8", "surrogatepass"), headers)
 
 
 def damaged(whole: Answer, fault: Fault) -> Answer:
