@@ -1,7 +1,7 @@
 """What a flow run shows in the Prefect UI: tables, pictures and links. Flows publish it: a cached task shows none."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,7 +46,7 @@ def cost(plan: Plan) -> str:
     """``plan`` in one line."""
     return (
         f"{plan.windows:,} windows, {plan.calls:,} calls, {plan.hours:,.1f} hours and {plan.gigabytes:,.1f} GB "
-        f"for {plan.photos:,} photos at most"
+        f"for {plan.photos:,} photos at most" + (f", in {plan.refreshes} refreshes" if plan.refreshes > 1 else "")
     )
 
 
@@ -85,10 +85,11 @@ def show_pipeline(snapshot: SnapshotRef, run: RunRef) -> None:
     )
 
 
-def show_audit(audit: AuditRef) -> None:
-    """What became of the photos that were looked at."""
+def show_audit(audit: AuditRef, asked_for: Mapping[str, int]) -> None:
+    """What became of the photos that were looked at, and how many known photos each removal matches."""
     create_table_artifact(
-        [{"what": name.replace("_", " "), "number": number} for name, number in audit if name != "dataset"],
+        [{"what": name.replace("_", " "), "number": number} for name, number in audit if name != "dataset"]
+        + [{"what": f"known photos of the removal of {what}", "number": number} for what, number in asked_for.items()],
         key=f"dataset-{audit.dataset}-audit", description=f"Audit of {audit.dataset}",
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ from storage.layout import layout
 from storage.records import AuditRef, ManifestRef
 from storage.settings import settings
 from tasks import sources
-from tasks.audit import Removal, audit, photos_due, verdicts
+from tasks.audit import Removal, audit, check_known, matches, photos_due, verdicts
 from tasks.credentials import with_keys
 from tasks.purge import datasets_of, is_needed, purge_removed
 
@@ -43,12 +43,15 @@ def audit_dataset(
     """Look at the photos of ``dataset`` that are due, and purge all removed photos from all datasets.
 
     ``everything``: look at photos that are not due, too. ``remove``: what somebody asked to remove, whatever its site
-    says; these are purged before anything is asked, and never come back.
+    says; these are purged before anything is asked, from all datasets, and never come back. Raises ConfigError if there
+    is no such dataset.
     """
     where, start = layout(), datetime.now(UTC)
     where.check_writable()
-    asked_for = removals.add(where, [each.row(start) for each in remove])
+    matched = matches(where, remove, start)
+    asked_for, unmatched = keep_out(remove, matched, start)
     scrubbed = purge()  # what was asked for just now, and what an audit before could not finish
+    check_known(where, dataset)
     checks = look(dataset, photos, everything)
     proven, suspected = verdicts(ledger.read(where, dataset, "checks"), datetime.now(UTC))
     if removals.add(where, proven):
@@ -56,12 +59,27 @@ def audit_dataset(
     changes = licences.licence_changes(where, dataset)
     result = AuditRef(
         dataset=dataset, checked=checks.num_rows, gone=number(checks, "gone"), failed=number(checks, "failed"),
-        suspected=suspected, removed=asked_for + len(proven), scrubbed_snapshots=scrubbed,
+        suspected=suspected, removed=asked_for + len(proven), unmatched=unmatched, scrubbed_snapshots=scrubbed,
         licence_changes=changes.filter(pc.greater_equal(changes["observed_at"], start)).num_rows,
     )  # fmt: skip
     LOG.info(" ".join(f"{name}={value}" for name, value in result))
-    artifacts.show_audit(result)
+    artifacts.show_audit(result, {each.subject: number for each, number in zip(remove, matched, strict=True)})
     return result
+
+
+def keep_out(remove: Sequence[Removal], matched: Sequence[int], now: datetime) -> tuple[int, int]:
+    """Keep what was asked to ``remove``: how many removals are new that known photos match, and that none does.
+
+    ``matched``: how many known photos match each.
+    """
+    for each, photos in zip(remove, matched, strict=True):
+        if photos:
+            LOG.info("removal of %s: matches %d known photos", each.subject, photos)
+        else:
+            LOG.warning("removal of %s: matches no photo that is known: it is kept out from now on", each.subject)
+    rows = [each.row(now) for each in remove]
+    known = [row for row, photos in zip(rows, matched, strict=True) if photos]
+    return removals.add(layout(), known), removals.add(layout(), [row for row in rows if row not in known])
 
 
 def purge() -> int:

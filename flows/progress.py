@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
@@ -56,15 +57,16 @@ def gather(
 
 
 def stream(
-    label: str, count: int, submit: Callable[[int], PrefectFuture[Result]], keep: Callable[[Result], object],
+    label: str, count: int, submit: Callable[[int], PrefectFuture[Result]], keep: Callable[[int, Result], object],
     may_go_on: Callable[[int], bool] = lambda ahead: True, ahead: int = 8,
 ) -> int:  # fmt: skip
-    """Submit jobs 0 to ``count``, ``ahead`` of them at a time, and ``keep`` each result as soon as it is there.
+    """Submit jobs 0 to ``count``, ``ahead`` of them at a time; ``keep`` gets each number and result as it comes.
 
     ``may_go_on`` is asked before each, with the number of jobs then under way; returns how many were submitted. The
     first failure is raised when what is under way has ended and been kept.
     """
-    ended: SimpleQueue[PrefectFuture[Result]] = SimpleQueue()
+    ended: SimpleQueue[int] = SimpleQueue()
+    futures: list[PrefectFuture[Result]] = []
     failure: BaseException | None = None
     submitted = done = 0
     with bar(label, count) as show:
@@ -73,12 +75,14 @@ def stream(
                 if not may_go_on(submitted - done + 1):
                     count = submitted
                     break
-                submit(submitted).add_done_callback(ended.put)
+                futures.append(submit(submitted))
+                futures[submitted].add_done_callback(partial(_put, ended, submitted))
                 submitted += 1
             if done == submitted:
                 break
+            number = ended.get()
             try:
-                keep(ended.get().result())
+                keep(number, futures[number].result())
             except Exception as error:  # noqa: BLE001  raised below, when the others have been kept
                 failure = failure or error
             done += 1
@@ -86,6 +90,10 @@ def stream(
     if failure:
         raise failure
     return submitted
+
+
+def _put(ended: SimpleQueue[int], number: int, future: object) -> None:
+    ended.put(number)
 
 
 def say(log: logging.Logger, message: str) -> None:

@@ -4,6 +4,7 @@ Run: ``prefect deployment run 'refresh-dataset/crops'``, or ``refresh_dataset(da
 """
 
 import logging
+from collections import Counter
 from typing import Any
 
 from prefect import flow
@@ -78,14 +79,16 @@ def in_words(counts: dict[str, int]) -> str:
 def curate(dataset: Dataset) -> ManifestRef:
     """One row with a verdict for every photo of the ledger."""
     where = layout()
-    facts = manifest.write(where, "facts", catalog.facts(where, dataset.name))
-    owners = manifest.write(where, "owners", catalog.owners(where, dataset.name))
+    facts = manifest.write(where, "facts", catalog.facts(where, dataset.name, dataset.query_ids))
+    owners = manifest.write(where, "owners", catalog.owners(where, dataset.name, dataset.query_ids))
     held = [
         (prefix, manifest.write(where, "held", rows))
         for prefix, rows in shards(catalog.held(where, dataset.name), SHARD_PHOTOS)
     ]
     if not held:
-        raise EmptyResult(f"not one photo of {dataset.name!r} could be downloaded: the attempts are in its ledger")
+        reasons = Counter(manifest.read(where, facts, ["download_reason"])["download_reason"].to_pylist())
+        why = ", ".join(f"{reason or 'not tried'} {photos:,}" for reason, photos in reasons.most_common())
+        raise EmptyResult(f"not one photo of {dataset.name!r} could be downloaded: {why}")
     measured = gather(
         "measure", [measure.with_options(task_run_name=f"measure {prefix}").submit(ref) for prefix, ref in held]
     )

@@ -4,25 +4,55 @@ Sources of truth are the Parquet files of ledgers and snapshots; every function 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage import ledger, removals
 from storage.errors import SnapshotMissing
 from storage.layout import Layout
 from storage.records import SCHEMAS
+from storage.signatures import unsigned
 
 JPEG_BYTES_PER_PIXEL = 0.36  # 700,000 originals of about 20 megapixels are about 5 TB
 LOOK_AGAIN_AT_URL = timedelta(days=90)  # a table's address may lead to another picture by then
 QUARANTINED = "coalesce(licence, '') like 'unknown:%'"  # an id that the site itself does not list
-_LATEST_LISTING = """
-    select * from listings qualify row_number() over (
-        partition by source, photo_id order by observed_at desc, query_id) = 1
+_NOT_AHEAD = "<= now() + interval 1 day"  # what was written later than now was written under a clock that was ahead
+# What changes with the photo is as it was seen last, whichever query saw it. What a query says of it does not depend on
+# which was asked last: the label is that of the first query of the dataset that has one, and the file is the largest.
+_FOUND = f"""
+    with newest as (
+        select * from listings qualify row_number() over (
+            partition by source, photo_id order by observed_at {_NOT_AHEAD} desc, observed_at desc, query_id) = 1),
+    several as (select source, photo_id from listings group by all having count(distinct query_id) > 1),
+    by_query as (
+        select source, photo_id, query_id, label, image_url, size_label, listed_width, listed_height, fallbacks,
+               listed_etag, is_open, observed_at
+        from listings semi join several using (source, photo_id) qualify row_number() over (
+            partition by source, photo_id, query_id order by observed_at {_NOT_AHEAD} desc, observed_at desc) = 1),
+    said as (
+        select source, photo_id,
+               arg_min(label, struct_pack(place := coalesce(place, 1e9), query_id)) filter (label is not null) as label,
+               arg_max(struct_pack(image_url, size_label, listed_width, listed_height, fallbacks, listed_etag, is_open),
+                       struct_pack(is_asked := place is not null,
+                                   px := coalesce(listed_width::bigint * listed_height, 0),
+                                   observed_at, query_id)) filter (image_url is not null) as file
+        from by_query left join query_order using (query_id) group by all)
+    select newest.* replace (
+        coalesce(said.label, newest.label) as label,
+        case when file is null then newest.image_url else file.image_url end as image_url,
+        case when file is null then newest.size_label else file.size_label end as size_label,
+        case when file is null then newest.listed_width else file.listed_width end as listed_width,
+        case when file is null then newest.listed_height else file.listed_height end as listed_height,
+        case when file is null then newest.fallbacks else file.fallbacks end as fallbacks,
+        case when file is null then newest.listed_etag else file.listed_etag end as listed_etag,
+        case when file is null then newest.is_open else file.is_open end as is_open)
+    from newest left join said using (source, photo_id)
 """
 _LATEST_ATTEMPT = """
     select * from attempts qualify row_number() over (
@@ -40,6 +70,11 @@ _WANTED = f"""
         select *, case when image_url is null then [] else list_prepend({{'label': size_label, 'url': image_url}},
                        coalesce(fallbacks, [])) end as renditions
         from photos where not {QUARANTINED}),
+    signed_anew as (  -- by a table, since its address was refused: 500px's are renewed by id
+        select source, photo_id from photos join fetched using (source, photo_id)
+        where source = 'table' and download_reason = 'denied' and not exists (
+            select 1 from listings before where before.source = 'table' and before.photo_id = photos.photo_id
+                   and before.image_url = photos.image_url and before.observed_at <= fetched_at)),
     looked_at as (
         select o.*, f.* exclude (source, photo_id), f.photo_id is null as is_new,
                (o.source, o.photo_id) in (select (source, photo_id) from lost) as is_lost,
@@ -48,12 +83,13 @@ _WANTED = f"""
                o.source <> '500px' and f.sha256 is not null and f.fetched_url is not null
                    and not list_contains([regexp_extract(r.url, '^[^?#]*') for r in renditions], f.fetched_url)
                    or o.listed_etag is not null and o.listed_etag is distinct from f.etag as is_replaced,
+               (o.source, o.photo_id) in (select (source, photo_id) from signed_anew) as is_signed_anew,
                o.source = 'table' and f.etag is not null and f.fetched_at <= $look_again as is_old
         from offered o left join fetched f using (source, photo_id))
     select source, photo_id, owner_id, is_open, coalesce(attempt + 1, 0) as attempt, renditions,
            case when is_old and not is_lost and not is_replaced then etag end as etag, sha256, format, bytes
     from looked_at
-    where is_new or is_lost or (is_replaced and len(renditions) > 0) or is_old
+    where is_new or is_lost or is_signed_anew or (is_replaced and len(renditions) > 0) or is_old
        -- what was tried later than now was tried under a clock that was ahead
        or (sha256 is null and (next_try_at <= $now or (next_try_at is not null and fetched_at > $now)))
     order by source, photo_id
@@ -61,23 +97,26 @@ _WANTED = f"""
 
 
 @contextmanager
-def connect(layout: Layout, dataset: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database of the ledger without what was removed.
+def connect(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database of the ledger without what was removed. ``queries``: ids of the dataset's queries, in their order.
 
     Views: ``listings``, ``windows``, ``attempts``, ``checks`` (as written), ``photos`` (latest facts) and ``fetched``
     (latest attempt).
     """
     with duckdb.connect() as db:
-        db.execute("set preserve_insertion_order = false")
+        db.execute("set preserve_insertion_order = false; set timezone = 'UTC'")
+        places = pa.array(range(len(queries)), pa.int32())
+        db.register("query_order", pa.table({"query_id": pa.array(queries, pa.string()), "place": places}))
         for kind in ledger.KINDS:
             _see(db, layout, dataset, kind)
         db.register("gone", pa.table({"source": pa.array([], pa.string()), "photo_id": pa.array([], pa.string())}))
-        db.execute(f"create view found as {_LATEST_LISTING}")
+        db.execute(f"create view found as {_FOUND}")
         db.execute(f"create view fetched as {_LATEST_ATTEMPT}")
         if blocked := removals.blocked(layout):
-            keys = db.sql(
-                "select source, photo_id, owner_id, sha256 from found left join fetched using (source, photo_id)"
-            ).to_arrow_table()
+            keys = db.sql("""
+                select distinct source, photo_id, owner_id, sha256
+                from listings left join fetched using (source, photo_id)
+            """).to_arrow_table()
             db.unregister("gone")
             db.register("gone", keys.filter(blocked.mask(keys)).select(["source", "photo_id"]))
         db.execute("create view photos as select * from found anti join gone using (source, photo_id)")
@@ -97,13 +136,13 @@ def _see(db: duckdb.DuckDBPyConnection, layout: Layout, dataset: str, kind: str)
     db.execute(f"create view {kind} as {rows}")
 
 
-def wanted(layout: Layout, dataset: str, now: datetime) -> pa.Table:
+def wanted(layout: Layout, dataset: str, now: datetime, queries: Sequence[str] = ()) -> pa.Table:
     """Photos that were found and are not held: never asked for, lost, replaced, or due for another try at ``now``.
 
     Schema "wanted"; ``attempt`` counts the tries before. A photo whose licence nobody explains is not wanted.
     """
     gone = lost(layout, held(layout, dataset))
-    with connect(layout, dataset) as db:
+    with connect(layout, dataset, queries) as db:
         db.register("lost", gone)
         rows = db.sql(_WANTED, params={"now": now, "look_again": now - LOOK_AGAIN_AT_URL})
         return rows.to_arrow_table().cast(SCHEMAS["wanted"])
@@ -119,20 +158,21 @@ def held(layout: Layout, dataset: str) -> pa.Table:
     """The photos whose bytes are kept. Schema "held"."""
     with connect(layout, dataset) as db:
         rows = db.sql("""
-            select source, photo_id, sha256, format from fetched semi join photos using (source, photo_id)
+            select source, photo_id, sha256, format
+            from fetched semi join listings using (source, photo_id) anti join gone using (source, photo_id)
             where sha256 is not null order by 1, 2
         """)
         return rows.to_arrow_table().cast(SCHEMAS["held"])
 
 
-def owners(layout: Layout, dataset: str) -> pa.Table:
+def owners(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
     """Owner and label of every photo that was found. Schema "owners"."""
-    with connect(layout, dataset) as db:
+    with connect(layout, dataset, queries) as db:
         rows = db.sql("select source, photo_id, owner_id, label from photos order by 1, 2")
         return rows.to_arrow_table().cast(SCHEMAS["owners"])
 
 
-def facts(layout: Layout, dataset: str) -> pa.Table:
+def facts(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
     """What the source says of every photo that was found, and how its last download ended. Schema "facts".
 
     ``licence`` is the one under which the file was downloaded; ``licence_now`` is null unless it has another since. A
@@ -151,8 +191,9 @@ def facts(layout: Layout, dataset: str) -> pa.Table:
                        arg_min(licence_url, observed_at)) as licence_url_then
             from held join seen using (source, photo_id) group by all)
         select {columns}, coalesce(licence_then, licence) as licence,
-               -- a signature is another one each time, and ends: with it no refresh would be without news
+               -- a signature is secret, is another one each time, and ends: with it no refresh would be without news
                case when source = '500px' then regexp_extract(image_url, '^[^?#]*')
+                    when source = 'table' and image_url not like 'file:%' then unsigned(image_url)
                     when image_url not like 'file:%' then image_url end as image_url,
                case when licence_then is null then licence_url else licence_url_then end as licence_url,
                case when licence_now <> licence_then then licence_now end as licence_now,
@@ -162,32 +203,42 @@ def facts(layout: Layout, dataset: str) -> pa.Table:
              left join now using (source, photo_id)
         order by source, photo_id
     """
-    with connect(layout, dataset) as db:
+    with connect(layout, dataset, queries) as db:
+        db.create_function("unsigned", unsigned)
         return db.sql(query).to_arrow_table().select(schema.names).cast(schema)
 
 
-def asked(layout: Layout, dataset: str, query_id: str) -> list[dict[str, Any]]:
-    """The window rows of one query, oldest first."""
+def asked(layout: Layout, dataset: str) -> dict[str, list[dict[str, Any]]]:
+    """The window rows of every query by its id, oldest first."""
     with connect(layout, dataset) as db:
-        rows = db.sql("select * from windows where query_id = $id order by asked_at", params={"id": query_id})
-        return list(rows.to_arrow_table().to_pylist())
+        rows = db.sql("select * from windows order by asked_at").to_arrow_table().to_pylist()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["query_id"], []).append(row)
+    return found
 
 
-def sightings(layout: Layout, dataset: str, query_id: str) -> list[tuple[datetime, datetime]]:
-    """(uploaded_at, last observed_at) of every photo that one query has found."""
+def sightings(layout: Layout, dataset: str) -> dict[str, list[tuple[datetime, datetime]]]:
+    """(uploaded_at, last observed_at) of every photo that a query has found, by the query's id."""
     with connect(layout, dataset) as db:
-        rows = db.sql(
-            "select uploaded_at, max(observed_at) as seen_at from listings semi join photos using (source, photo_id) "
-            "where query_id = $id and uploaded_at is not null group by source, photo_id, uploaded_at",
-            params={"id": query_id},
-        ).to_arrow_table()
-        return list(zip(rows["uploaded_at"].to_pylist(), rows["seen_at"].to_pylist(), strict=True))
+        rows = db.sql(f"""
+            select query_id, uploaded_at,
+                   coalesce(max(observed_at) filter (observed_at {_NOT_AHEAD}), min(uploaded_at)) as seen_at
+            from listings anti join gone using (source, photo_id)
+            where uploaded_at is not null group by query_id, source, photo_id, uploaded_at
+        """).to_arrow_table()
+    found: dict[str, list[tuple[datetime, datetime]]] = {}
+    for query_id in rows["query_id"].unique().to_pylist():
+        of_query = rows.filter(pc.equal(rows["query_id"], query_id))
+        found[query_id] = list(zip(of_query["uploaded_at"].to_pylist(), of_query["seen_at"].to_pylist(), strict=True))
+    return found
 
 
 def known(layout: Layout, dataset: str) -> pa.Table:
     """The keys of all photos that were found. Schema "known"."""
     with connect(layout, dataset) as db:
-        return db.sql("select source, photo_id from photos").to_arrow_table().cast(SCHEMAS["known"])
+        rows = db.sql("select distinct source, photo_id from listings anti join gone using (source, photo_id)")
+        return rows.to_arrow_table().cast(SCHEMAS["known"])
 
 
 def expected_bytes(layout: Layout, dataset: str, wanted: pa.Table) -> float:

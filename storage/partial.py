@@ -23,8 +23,9 @@ from storage.errors import DiskFull
 MANY_BYTES = 1 << 20  # fewer are soon sent again if the process is killed
 LONG_S = 1.0
 KEEP_S = 7 * 86400  # a part that nobody went on with for so long is no use to anybody
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_WHOLE = re.compile(r"bytes \*/(\d+)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
+_WHOLE = re.compile(r"bytes \*/([0-9]{1,18})")
+_SENDABLE = re.compile(r"[ -~\xa0-\xff]+")
 
 
 class Body:
@@ -126,7 +127,13 @@ def sweep(folder: Path, now_s: float | None = None) -> int:
 def validator(headers: Mapping[str, str]) -> str:
     """What tells this version of a file from others: a strong ETag, or the time of its last change; "" if neither."""
     etag = headers.get("ETag", "")
-    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
+    found = etag if etag.startswith('"') else headers.get("Last-Modified", "")
+    return found if is_sendable(found) else ""
+
+
+def is_sendable(value: str) -> bool:
+    """Whether ``value`` may stand in a header: what came in one need not."""
+    return _SENDABLE.fullmatch(value) is not None
 
 
 def _append(stream: BinaryIO, data: bytes | bytearray) -> None:

@@ -63,7 +63,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("source", pa.string()), ("query_id", pa.string()),
         ("uploaded_after", MOMENT), ("uploaded_before", MOMENT),  # the latter not included
         ("asked_at", MOMENT),
-        ("state", pa.string()),  # listed (whole), divided (into parts with rows of their own), sampled (some pages)
+        # listed (whole), holey (but for pages that were empty), divided (into parts with rows of their own), sampled
+        ("state", pa.string()),
         ("total", pa.int64()), ("unique", pa.int64()),
         ("lost", pa.int64()),  # of total, which the site counts but does not list
         ("pages", pa.int32()), ("calls", pa.int32()),
@@ -139,7 +140,8 @@ class QueryPlan(Record):
 class Plan(Record):
     """What a refresh would cost at most: photos that more than one query finds count for each.
 
-    ``calls_spent``: on the plan itself. ``hours``: of the slower one of API and image host.
+    ``calls_spent``: on the plan itself. ``refreshes``: that it takes until all windows were asked. ``hours``: of the
+    slower one of API and image host.
     """
 
     dataset: str
@@ -148,6 +150,7 @@ class Plan(Record):
     windows: int
     calls: int
     calls_spent: int
+    refreshes: int
     hours: float
     gigabytes: float
 
@@ -193,7 +196,10 @@ class RunRef(Record):
 
 
 class AuditRef(Record):
-    """What an audit found. ``gone``: of the photos looked at; ``suspected``: gone, but not yet proven to be."""
+    """What an audit found. ``gone``: of the photos looked at; ``suspected``: gone, but not yet proven to be.
+
+    ``removed``: new removals of known photos; ``unmatched``: those asked for that no known photo matches.
+    """
 
     dataset: str
     checked: int = 0
@@ -201,5 +207,6 @@ class AuditRef(Record):
     suspected: int = 0
     failed: int = 0
     removed: int = 0
+    unmatched: int = 0
     scrubbed_snapshots: int = 0
     licence_changes: int = 0

@@ -39,6 +39,11 @@ class Dataset(BaseModel):
         return self
 
     @property
+    def query_ids(self) -> list[str]:
+        """The ids of the queries, in their order."""
+        return [query.query_id for query in self.queries]
+
+    @property
     def rules(self) -> dict[str, object]:
         """The configuration as plain data, as it stands in ``snapshot.json``."""
         return self.model_dump(mode="json")

@@ -29,7 +29,7 @@ from storage.settings import Settings, settings
 from tasks import caching, imaging, sources
 from tasks.addresses import without_query
 from tasks.credentials import with_keys
-from tasks.errors import DarkroomError, SourceUnavailable, TransientError
+from tasks.errors import CredentialsRejected, DarkroomError, PermanentSourceError, SourceUnavailable, TransientError
 from tasks.sources.base import Ask, Rendition, Seen
 from tasks.verdicts import Answer
 
@@ -141,11 +141,19 @@ def fetch(wanted: Row, site: Site, where: Layout) -> Row:
 
 
 def withheld(site: Site, photo_id: str) -> str | None:
-    """Why a photo whose original is not shown may not be taken, in whatever size; asks the site. None: it may."""
+    """Why a photo whose original is not shown may not be taken, in whatever size; asks the site. None: it may.
+
+    Raises CredentialsRejected.
+    """
     try:
         seen = site.inspect(photo_id)
     except TransientError:
         return "unavailable"
+    except CredentialsRejected:
+        raise
+    except PermanentSourceError as error:
+        log.info("photo %s: not known whether it may be downloaded (%s)", photo_id, error)
+        return "denied"
     if seen.state == "gone":
         return "gone"
     return None if seen.is_download_allowed else NOT_DOWNLOADABLE

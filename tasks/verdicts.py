@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import urllib3
 
@@ -31,6 +30,8 @@ WHAT: dict[Outcome, What] = {
     "rate_limited": "retry", "unavailable": "retry", "truncated": "retry", "too_large": "denied",
     "forbidden_host": "denied",
 }  # fmt: skip
+
+PAUSE_MOST_S = 86400.0  # that a host may ask for; who means longer says so again
 
 _OPT_OUT = re.compile(r"(?i)\b(noai|noimageai)\b")
 _OUT_OF_ORDER = "not currently available"  # the words of Flickr's codes 0 and 201, whatever the code
@@ -100,7 +101,7 @@ def opted_out(headers: Mapping[str, str]) -> bool:
 
 def failure(answer: Answer) -> DarkroomError | None:
     """The exception that says what to do about ``answer``; None if it is good."""
-    host = urlsplit(answer.url).netloc
+    host = answer.url.partition("//")[2].partition("/")[0]
     match answer.outcome:
         case "ok" | "not_modified":
             return None
@@ -121,13 +122,20 @@ def failure(answer: Answer) -> DarkroomError | None:
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for, given as a number or as a date; None if it asks for nothing."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
+    if value.isascii() and value.isdigit():
+        return min(float(value), PAUSE_MOST_S)
     try:
         then = parsedate_to_datetime(value)
-    except ValueError:
+        wait_s = (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds()
+    except (ValueError, OverflowError):  # the second for a zone that is years from here
         return None
-    return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())
+    return min(max(0.0, wait_s), PAUSE_MOST_S)
+
+
+def announced(headers: Mapping[str, str]) -> int | None:
+    """The bytes that Content-Length promises; None if it promises nothing that can be read."""
+    length = headers.get("Content-Length", "")
+    return int(length) if re.fullmatch("[0-9]{1,18}", length) else None
 
 
 def classify(answer: Answer, method: str | None = None) -> Verdict:
@@ -143,7 +151,7 @@ def classify_reply(method: str, answer: Answer) -> Verdict:
         return classify(answer)
     try:
         reply = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second for lists in lists in lists
         is_page = answer.body.lstrip()[:1] == b"<"
         return classify(answer) if answer.outcome != "ok" else Verdict("retry", "html" if is_page else "not_json")
     if not isinstance(reply, Mapping):
@@ -157,10 +165,10 @@ def _flickr(method: str, reply: Mapping[str, Any]) -> Verdict:
         return Verdict("ok", "ok", reply)
     if reply.get("stat") != "fail":
         return Verdict("retry", "no stat", reply)
-    message = str(reply.get("message", ""))
+    message = _text(reply.get("message"))
     try:
         code = int(reply.get("code", -1))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for 1e400, which JSON reads as infinite
         code = -1
     reason = f"{code}: {message}"
     if _OUT_OF_ORDER in message:
@@ -171,9 +179,11 @@ def _flickr(method: str, reply: Mapping[str, Any]) -> Verdict:
 
 def _px500(operation: str, reply: Mapping[str, Any], answer: Answer) -> Verdict:
     """A reply of 500px's GraphQL, whose errors come with HTTP 200 and with others."""
-    errors = [error for error in reply.get("errors") or () if isinstance(error, Mapping)]
-    said = "; ".join(str(error.get("message", "")) for error in errors)[:300]
-    codes = {str((error.get("extensions") or {}).get("code")) for error in errors}
+    listed = reply.get("errors")
+    errors = [error for error in listed if isinstance(error, Mapping)] if isinstance(listed, list) else []
+    said = "; ".join(_text(error.get("message")) for error in errors)[:300]
+    extensions = [error.get("extensions") for error in errors]
+    codes = {_text(each.get("code")) for each in extensions if isinstance(each, Mapping)}
     if _RETIRED in codes:
         return Verdict("fatal", f"{_RETIRED}: {said}", reply)
     if answer.status in (400, 422) or "csrf" in said.lower():
@@ -186,3 +196,8 @@ def _px500(operation: str, reply: Mapping[str, Any], answer: Answer) -> Verdict:
     if data[operation] is None and (not errors or _NOT_THERE.search(said)):
         return Verdict("gone", said or "null", reply)
     return Verdict("retry", said, reply) if errors else Verdict("ok", "ok", reply)
+
+
+def _text(value: Any) -> str:
+    """A text, or a number as text; "" for anything else."""
+    return str(value) if isinstance(value, str | int | float) else ""

@@ -13,7 +13,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -33,8 +33,8 @@ from storage.settings import settings
 from tasks import budget
 from tasks.addresses import is_allowed, is_loopback, is_set, redact, without_query
 from tasks.pace import MIN_INTERVAL_S, Breaker, Lease, TokenBucket
-from tasks.peers import PrivateAddress, public_connections
-from tasks.verdicts import Answer, Outcome, failure, opted_out, outcome_of, retry_after
+from tasks.peers import DEADLINE, PrivateAddress, any_connections, public_connections
+from tasks.verdicts import Answer, Outcome, announced, failure, opted_out, outcome_of, retry_after
 
 __all__ = ["Answer", "Ask", "Client", "Limits", "Outcome", "client", "failure", "is_loopback", "pictures", "redact"]
 
@@ -54,7 +54,7 @@ class Limits:
 
     connect_s: float = 5.0
     read_s: float = 30.0  # of silence
-    deadline_s: float = 300.0  # for one whole body, over all tries
+    deadline_s: float = 300.0  # for one whole answer, over all tries
     body_bytes: int = 100_000_000  # Flickr takes photos up to 200 MB, but a JPEG of 100 MB is none we can train on
     redirects: int = 5
     retries: int = 3  # after a reset, a refused connection, a time-out, a 5xx, or a picture that was cut
@@ -138,7 +138,7 @@ class Client:
         self._lock = Lock()
         name = f"Darkroom/{version('darkroom')}"
         agent = {"User-Agent": f"{name} (+{contact})" if contact else name, "Accept": "*/*"}
-        self._anywhere, self._public = _pool(agent), public_connections(_pool(agent))
+        self._anywhere, self._public = any_connections(_pool(agent)), public_connections(_pool(agent))
 
     def get(
         self, url: str, *, kind: Kind, hosts: frozenset[str], params: Mapping[str, str] | None = None,
@@ -231,19 +231,20 @@ class Client:
         """One hop, once."""
         pool = self._anywhere if is_set(request.url, request.hosts) else self._public
         timeout = urllib3.Timeout(connect=self.limits.connect_s, read=self.limits.read_s)
-        with self._body(request) as body:
-            coding = {"Accept-Encoding": "identity" if request.kind == "image" else "gzip, deflate"}
-            headers = {**pool.headers, **coding, **request.headers, **body.headers}
-            try:
-                with pool.request(
-                    request.method, request.url, body=request.payload, redirect=False, retries=False,
-                    preload_content=False, timeout=timeout, headers=headers,
-                ) as response:  # fmt: skip
-                    return self._read(response, request, body, deadline)
-            except PrivateAddress as error:
-                return Answer(request.shown, "forbidden_host", detail=f"its name leads inside: {error}")
-            except (urllib3.exceptions.HTTPError, UnicodeError) as error:
-                return Answer(request.shown, outcome_of(error), detail=_briefly(error))
+        coding = {"Accept-Encoding": "identity" if request.kind == "image" else "gzip, deflate"}
+        DEADLINE.set(deadline)
+        try:
+            with self._body(request) as body, pool.request(
+                request.method, request.url, body=request.payload, redirect=False, retries=False, timeout=timeout,
+                preload_content=False, headers={**pool.headers, **coding, **request.headers, **body.headers},
+            ) as response:  # fmt: skip
+                return self._read(response, request, body, deadline)
+        except PrivateAddress as error:
+            return Answer(request.shown, "forbidden_host", detail=f"its name leads inside: {error}")
+        except ValueError:  # an address that the libraries cannot read, or no bytes can hold
+            return Answer(request.shown, "denied", detail="no request can be made of this address")
+        except urllib3.exceptions.HTTPError as error:
+            return Answer(request.shown, outcome_of(error), detail=self._why(error, deadline))
 
     @contextmanager
     def _body(self, request: Request) -> Iterator[Body]:
@@ -263,8 +264,7 @@ class Client:
         if response.status == 416 and body.headers:
             return _ended(answer, body)
         if answer.outcome != "ok":
-            said = response.read(_ERROR_BYTES) if request.kind == "api" else b""
-            return replace(answer, body=said)
+            return replace(answer, body=_said(response) if request.kind == "api" else b"")
         if request.kind == "image" and opted_out(response.headers):
             body.begin()
             return replace(answer, outcome="opted_out")
@@ -279,8 +279,7 @@ class Client:
     def _receive(self, response: urllib3.BaseHTTPResponse, answer: Answer, body: Body, deadline: float) -> Answer:
         """``answer`` with what remains of its body. What has arrived of a body that breaks off stays in ``body``."""
         too_large = replace(answer, outcome="too_large", detail=f"more than {self.limits.body_bytes} bytes")
-        length = response.headers.get("Content-Length", "")
-        if length.isdigit() and len(body.data) + int(length) > self.limits.body_bytes:
+        if len(body.data) + (announced(response.headers) or 0) > self.limits.body_bytes:
             body.begin()
             return too_large
         try:
@@ -289,11 +288,14 @@ class Client:
                 if len(body.data) > self.limits.body_bytes:
                     body.begin()
                     return too_large
-                if time.monotonic() > deadline:
-                    return replace(answer, outcome="unavailable", detail=f"not done in {self.limits.deadline_s:.0f} s")
         except urllib3.exceptions.HTTPError as error:
-            return replace(answer, outcome=outcome_of(error), detail=_briefly(error))
+            return replace(answer, outcome=outcome_of(error), detail=self._why(error, deadline))
         return _whole(answer, body)
+
+    def _why(self, error: Exception, deadline: float) -> str:
+        """What went wrong, in the words of a row."""
+        is_late = time.monotonic() >= deadline
+        return f"not done in {self.limits.deadline_s:.0f} s" if is_late else _briefly(error)
 
     def _lane(self, request: Request) -> Lane:
         """Pace and health of the host that ``request`` goes to."""
@@ -333,13 +335,23 @@ def pictures(hosts: frozenset[str]) -> Ask:
     """How pictures of ``hosts`` are fetched."""
 
     def ask(url: str, etag: str | None = None, /) -> Answer:
-        return client().get(url, kind="image", hosts=hosts, headers={"If-None-Match": etag} if etag else None)
+        held = {"If-None-Match": etag} if etag and partial.is_sendable(etag) else None
+        return client().get(url, kind="image", hosts=hosts, headers=held)
 
     return ask
 
 
 def _or(wait_s: float | None, otherwise_s: float) -> float:
     return otherwise_s if wait_s is None else wait_s
+
+
+def _said(response: urllib3.BaseHTTPResponse) -> bytes:
+    """The beginning of an error page, as far as it comes: the status says enough."""
+    said = bytearray()
+    with suppress(urllib3.exceptions.HTTPError):
+        while len(said) < _ERROR_BYTES and (chunk := response.read1(_ERROR_BYTES, decode_content=True)):
+            said += chunk
+    return bytes(said)
 
 
 def _whole(answer: Answer, body: Body) -> Answer:

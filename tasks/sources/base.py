@@ -117,12 +117,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a query would cost, as far as one call tells: photos in all, windows, calls to come, bytes of its photos."""
+    """What a query would cost, as far as one call tells: photos in all, windows, calls to come, bytes of its photos.
+
+    ``spent``: calls that the forecast took.
+    """
 
     photos: int = 0
     windows: int = 0
     calls: int = 0
     bytes: int = 0
+    spent: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from math import ceil, floor
+from math import ceil, floor, log2
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -21,7 +21,7 @@ from tasks import web
 from tasks.errors import ConfigError, CredentialsRejected
 from tasks.sources import windows
 from tasks.sources.base import SECOND, Ask, Forecast, Found, Query, Rendition, Seen, Sighting, Window, WindowRow
-from tasks.sources.flickr_api import KEY_PAGE, Api, PhotoGone, TooManyResults, changed, parse_licences
+from tasks.sources.flickr_api import KEY_PAGE, TRIES, Api, PhotoGone, TooManyResults, changed, parse_licences
 from tasks.sources.flickr_rows import LADDER, Json, Licences, integer, licence, listing, pages_of, text
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ IMAGE_HOSTS = frozenset({"live.staticflickr.com"})
 EXTRAS = ",".join(["license,date_upload,date_taken,owner_name,tags,geo,media", *(f"url_{size}" for size in LADDER)])
 PER_PAGE = 500
 PER_PAGE_BBOX = 250  # what Flickr gives at most where a query has a place
+OWN_HOST = "api.flickr.com"
+MOST_CALLS_PER_HOUR = 3450
 REACH = 4000  # results of one query; what lies behind repeats what was before
 BEGAN = datetime(2004, 2, 10, tzinfo=UTC)  # Flickr's first day
 LICENCES_FOR = timedelta(hours=1)
@@ -58,6 +60,11 @@ class Flickr:
         if endpoint.scheme != "https" and not web.is_loopback(endpoint.hostname or ""):
             raise ConfigError(
                 f"DARKROOM_FLICKR_URL must begin with https:// to hide the key, not {settings.flickr_url!r}"
+            )
+        if endpoint.hostname == OWN_HOST and settings.api_calls_per_hour > MOST_CALLS_PER_HOUR:
+            raise ConfigError(
+                f"DARKROOM_API_CALLS_PER_HOUR must not exceed {MOST_CALLS_PER_HOUR:,}: Flickr wants less than 3,600 an "
+                f"hour of one key, bursts included, not {settings.api_calls_per_hour:,}"
             )
 
     def due(self, query: Query, asked: Sequence[WindowRow], now: datetime) -> list[Window | None]:
@@ -180,7 +187,7 @@ class Search:
         if pages.total > REACH:
             self.crowded(rows, pages, asked)
         listed = list(rows.values())
-        return Found(listed, [self.row(window, "listed", pages, listed)])
+        return Found(listed, [self.row(window, "holey" if pages.has_holes else "listed", pages, listed)])
 
     def crowded(self, rows: dict[str, dict[str, Any]], pages: "Pages", asked: Mapping[str, str]) -> None:
         """Add to ``rows`` what a window hides that is too short to divide: by licence, and then from both ends."""
@@ -214,7 +221,7 @@ class Search:
         return {
             "source": "flickr", "query_id": self.query.query_id, "uploaded_after": window.after,
             "uploaded_before": window.before, "asked_at": self.asked_at, "state": state, "total": pages.total,
-            "unique": len(listed), "lost": max(0, pages.total - len(listed)) if state == "listed" else 0,
+            "unique": len(listed), "lost": max(0, pages.total - len(listed)) if state in ("listed", "holey") else 0,
             "pages": pages.read_count, "calls": self._spent(),
         }  # fmt: skip
 
@@ -232,13 +239,14 @@ class Search:
         if window is None:
             total, count = (min(total, REACH), 1) if not self.query.limit else (total, ceil(total / windows.TARGET))
         else:
-            count = max(1, len(windows.parts(window, total)))
+            count = 2 ** ceil(log2(max(1, total / windows.TARGET)))
         pixels = [(row["listed_width"] or 0) * (row["listed_height"] or 0) for row in photos if row["image_url"]]
         mean_bytes = JPEG_BYTES_PER_PIXEL * sum(pixels) / max(1, len(photos))
         asked_apart = sum(row["is_open"] is False for row in photos) / max(1, len(photos))
         listing_calls = ceil(total / size + count / 2) + (count > 1)  # the last page of a window is half full
         calls = listing_calls + 1 + round(asked_apart * total)  # one for the licences
-        return Forecast(photos=total, windows=count, calls=calls, bytes=round(mean_bytes * total))
+        size_bytes = round(mean_bytes * total)
+        return Forecast(photos=total, windows=count, calls=calls, bytes=size_bytes, spent=self.api.calls)
 
 
 @dataclass
@@ -250,6 +258,8 @@ class Pages:
     last_page: int = 1
     total: int = 0
     read_count: int = 0
+    empty_pages: int = 0
+    has_holes: bool = False
     reach: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -273,9 +283,17 @@ class Pages:
             raise changed("flickr.photos.search", "photos.photo")
         if not all(isinstance(photo, Mapping) and text(photo.get("id")) for photo in photos):
             raise changed("flickr.photos.search", "photos.photo.id")
+        total, last_page = integer(listed.get("total")), integer(listed.get("pages"))
+        if total is None or last_page is None or (photos and not total):
+            raise changed("flickr.photos.search", "photos.total, photos.pages")
         if self.read_count == 0:
-            self.total = integer(listed.get("total")) or 0
-        self.last_page = integer(listed.get("pages")) or 0
+            self.total, self.last_page = total, last_page
+        self.last_page = max(self.last_page, last_page)  # a search that shrinks ends with an empty page
+        if not photos and self.page < self.last_page:
+            self.empty_pages += 1
+            if self.empty_pages % TRIES:
+                raise changed("flickr.photos.search", f"photos.photo of page {self.page}, which is empty,")
+            self.has_holes = True
         self.reach = REACH // (integer(listed.get("perpage")) or per_page(self.query))
         self.page += 1
         self.read_count += 1

@@ -18,7 +18,7 @@ from tasks.errors import (
     SourceChanged,
     SourceUnavailable,
 )
-from tasks.sources.flickr_rows import Json, Licences, integer
+from tasks.sources.flickr_rows import Json, Licences, integer, text
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Api:
 def readable(method: str, answer: verdicts.Answer) -> Json:
     """The reply in ``answer``; raises what its error code says, and SourceChanged if it is no reply at all."""
     verdict = verdicts.classify_reply(method, answer)
-    code, message = integer(verdict.reply.get("code")), str(verdict.reply.get("message", ""))
+    code, message = integer(verdict.reply.get("code")), text(verdict.reply.get("message")) or ""
     match verdict.what:
         case "ok":
             return verdict.reply
@@ -123,6 +123,7 @@ def _at(url: str, error: DarkroomError) -> DarkroomError:
 def parse_licences(reply: Json) -> Licences:
     """(name, URL) of every licence that Flickr knows now, by id: names and ids have changed before."""
     try:
-        return {str(item["id"]): (str(item["name"]), str(item["url"])) for item in reply["licenses"]["license"]}
-    except (KeyError, TypeError):
+        found = [[text(item[name]) for name in ("id", "name", "url")] for item in reply["licenses"]["license"]]
+        return {number: (name or "", url or "") for number, name, url in found if number}
+    except (KeyError, TypeError, ValueError):
         raise changed("flickr.photos.licenses.getInfo", "licenses.license") from None

@@ -77,15 +77,15 @@ def licence(photo: Json, licences: Licences) -> dict[str, str | None]:
 
 
 def text(value: Any) -> str | None:
-    """A text that Flickr gives plainly, as a number, or wrapped in ``_content``; None for nothing."""
+    """A text that Flickr gives plainly, as a number, or wrapped in ``_content``; None for nothing and for lists."""
     if isinstance(value, Mapping):
         value = value.get("_content")
-    return None if value is None or value == "" else str(value)
+    return str(value) if isinstance(value, str | int | float) and value != "" else None
 
 
 def integer(value: Any) -> int | None:
     """A number that Flickr gives as a number or as text; None for anything else, and beyond 32 bits."""
-    found = re.fullmatch(r"-?\d{1,10}", str(value))
+    found = re.fullmatch(r"-?[0-9]{1,10}", text(value) or "")
     return int(found[0]) if found and abs(int(found[0])) < _INT32 else None
 
 
@@ -93,7 +93,7 @@ def degrees(value: Any, bound: int) -> float | None:
     """An angle between -``bound`` and ``bound``, or None."""
     try:
         angle_deg = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return angle_deg if isfinite(angle_deg) and abs(angle_deg) <= bound else None
 

@@ -43,6 +43,8 @@ class Folder(Importing):
         layout = layout_of(folder)
         rows: dict[str, dict[str, Any]] = {}
         repeated = sum(rows.setdefault(photo["photo_id"], photo) is not photo for photo in layout.photos(folder))
+        if not rows:
+            instagram.check_lists(folder)
         listings = drawn(rows, query.limit)
         log.info(
             "search %s: folder %r read as %s: photos=%d taken=%d repeated=%d", query.query_id, str(folder),

@@ -21,7 +21,18 @@ from tasks import web
 from tasks.errors import ConfigError, PermanentSourceError
 from tasks.sources.base import Ask, Forecast, Found, Query, Rendition, Seen, Sighting, Window, WindowRow
 from tasks.sources.px500_api import Api, PhotoGone, changed
-from tasks.sources.px500_rows import TERMS_URL, Json, forbidden, licence, listing, mapping, pages_of, renditions
+from tasks.sources.px500_rows import (
+    TERMS_URL,
+    Json,
+    forbidden,
+    licence,
+    listing,
+    mapping,
+    pages_of,
+    pixels,
+    renditions,
+    text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +74,18 @@ class Px500:
         return [], 0
 
     def search(self, query: Query, window: Window | None, known: frozenset[str], settings: Settings) -> Found:
-        """The photos that ``query`` lists first, ``query.limit`` or LIMIT at most; ends early among ``known`` ones."""
+        """The photos that ``query`` lists first, ``query.limit`` or LIMIT at most.
+
+        Ends early among ``known`` ones where the newest come first: in any other order new ones may stand behind them.
+        """
         self.check(settings)
         asked_at = datetime.now(UTC)
         api, walk = Api(web.client(), settings), Walk(query, known)
         pages = pages_of(settings.px500_url)
         while walk.goes_on:
-            for photo in api.call("searchResource", walk.read, **arguments(query), first=PAGE, **walk.place):
+            photos = api.call("searchResource", walk.read, **arguments(query), first=PAGE, **walk.place)
+            walk.is_newest_first = api.is_newest_first
+            for photo in photos:
                 walk.take(listing(photo, query, asked_at, pages), forbidden(photo))
         listings = list(walk.rows.values())[: walk.limit]
         _tell(query, walk, len(listings))
@@ -150,6 +166,7 @@ class Walk:
     nodes: int = 0
     familiar: int = 0  # known photos in a row, up to now or up to FAMILIAR
     is_at_end: bool = False
+    is_newest_first: bool = True
 
     @property
     def limit(self) -> int:
@@ -160,7 +177,8 @@ class Walk:
     def goes_on(self) -> bool:
         """Whether there is more to read, and reason to."""
         is_done = len(self.rows) >= self.limit or self.nodes >= DETOUR * max(self.limit, PAGE)
-        return not (self.is_at_end or is_done or self.familiar >= FAMILIAR)
+        is_back = self.is_newest_first and self.familiar >= FAMILIAR
+        return not (self.is_at_end or is_done or is_back)
 
     @property
     def place(self) -> dict[str, str]:
@@ -178,11 +196,12 @@ class Walk:
         if not all(isinstance(photo.get("id"), str) and photo["id"] for photo in photos):
             raise changed("searchResource.edges.node.id", "its photos have no id")
         if self.pages == 0:
-            self.total = total if isinstance(total := found.get("totalCount"), int) else 0
-        cursor = info.get("endCursor")
+            self.total = pixels(found.get("totalCount")) or 0
+        cursor = text(info.get("endCursor"))
         self.is_at_end = not nodes or not info.get("hasNextPage") or not cursor or cursor == self.after
         self.after, self.pages, self.nodes = cursor, self.pages + 1, self.nodes + len(nodes)
-        self.left_out.update("not_safe" if node.get("isNsfw") else "no_photo" for node in nodes if node not in photos)
+        hidden = [node for node in nodes if node.get("__typename") != "Photo" or node.get("isNsfw")]
+        self.left_out.update("not_safe" if node.get("isNsfw") else "no_photo" for node in hidden)
         return photos
 
     def take(self, row: dict[str, Any], reason: str | None) -> None:

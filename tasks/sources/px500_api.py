@@ -115,6 +115,11 @@ class Api:
     settings: Settings
     calls: int = 0
 
+    @property
+    def is_newest_first(self) -> bool:
+        """Whether a search lists the newest first; not where the endpoint does not know that order."""
+        return NEWEST not in session(self.settings.px500_url).unknown
+
     def call(self, operation: str, read: Callable[[Json], T], **variables: Any) -> T:
         """What ``read`` finds in ``data`` of the reply to ``operation``. Passing faults are asked for again, a session
         that is refused is replaced once, and a guess that the site does not know is left out from then on.

@@ -1,8 +1,9 @@
 """The source ``table``: photos that a table names by their URLs, or by files that lie beside it.
 
-Its columns are found by their usual names, or given by the query. A photo's id is the table's own, or else its URL, or
-its path within the table's folder. A cell decides where a photo is fetched from, so a URL must be plain http(s), may
-lead to its own host and to those that the query names, and a file must lie below the folder of the table.
+Its columns are found by their usual names, or given by the query. A photo's id is the table's own, or else its URL
+without a signature, or its path within the table's folder. A cell decides where a photo is fetched from, so a URL
+must be plain http(s), may lead to its own host and to those that the query names, and a file must lie below the
+folder of the table.
 """
 
 import logging
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 from storage.settings import Settings
+from storage.signatures import unsigned
 from tasks import web
 from tasks.errors import ConfigError
 from tasks.sources.base import Ask, Found, Query, Window
@@ -47,6 +49,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "listed_height": ("height",),
 }  # our name, and the names that it is known by; the first that a table has
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
 _HOST = re.compile(r"[\w.-]+")
 _HOSTS = "hosts="  # begins the fragment, which no request carries, of a URL that may lead to further hosts
 
@@ -103,7 +106,7 @@ class Reader:
         row = {name: record.get(column) for name, column in self.columns.items()}
         cell = cells.text(row.get("image_url")) or cells.text(row.get("file"))
         url = self.address(cell) if cell else None
-        photo_id = cells.text(row.get("photo_id")) or (url and self.own_id(url, cell)) or cell
+        photo_id = plain(cells.text(row.get("photo_id")) or (url and self.own_id(url, cell)) or cell)
         if photo_id is None:
             self.counts["empty"] += 1
             return None
@@ -143,7 +146,8 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of "listings" that are what the table says, by our names for its columns."""
     texts = ("label", "title", "licence", "licence_url", "owner_id", "owner_name", "page_url")
     said: dict[str, Any] = {name: cells.text(row.get(name)) for name in texts}
-    return said | {
+    addresses = {name: plain(said[name]) for name in ("licence_url", "page_url")}
+    return said | addresses | {
         "licence": said["licence"] or "unstated",
         "owner_id": said["owner_id"] or said["owner_name"],  # who has no id is known by name
         "tags": cells.tags(row.get("tags")) + cells.split_tag(row.get("split")),
@@ -152,6 +156,11 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
         "listed_width": cells.integer(row.get("listed_width")),
         "listed_height": cells.integer(row.get("listed_height")),
     }  # fmt: skip
+
+
+def plain(cell: str | None) -> str | None:
+    """``cell`` as it may be published: an address without a signature, anything else as it is."""
+    return unsigned(cell) if cell and "?" in cell and _ADDRESS.match(cell) else cell
 
 
 def matched(file: Path, query: Query) -> dict[str, str]:

@@ -9,6 +9,7 @@ Source: https://github.com/WordPress/openverse-catalog/issues/26 (3,000 as targe
 grow fuzzy and hold less).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -18,6 +19,7 @@ from tasks.sources.base import SECOND, SETTLES_IN, Sighting, Window, WindowRow
 TARGET = 3000  # results: a site counts fewer than it lists, so this stays well below its 4,000
 FLOOR = timedelta(minutes=5)
 CLOCKS_DIFFER = timedelta(days=1)  # at most, of one machine with itself and of workers among each other
+TRIES = 3
 MAX_PARTS = 64  # of one window: more would be guesses about an uneven past
 Span = tuple[datetime, datetime]
 
@@ -50,17 +52,20 @@ def parts(window: Window, total: int) -> list[Window]:
 def due(span: Window, asked: Sequence[WindowRow], now: datetime) -> list[Window]:
     """What of ``span`` no window row of ``asked`` settles, newest first.
 
-    A row settles what it listed, but for the last SETTLES_IN before it was asked. What is left is divided where an
-    earlier run has found that it must be, so that an interrupted search goes on with the same windows. A row that was
-    asked later than CLOCKS_DIFFER from ``now`` was dated by a clock that was ahead, and settles nothing.
+    A row settles what it listed, but for the last SETTLES_IN before it was asked; one with holes does when its window
+    was asked TRIES times. What is left is divided where an earlier run has found that it must be, so that an
+    interrupted search goes on with the same windows. A row that was asked later than CLOCKS_DIFFER from ``now`` was
+    dated by a clock that was ahead, and settles nothing.
     """
+    holes = Counter((row["uploaded_after"], row["uploaded_before"]) for row in asked if row["state"] == "holey")
     settled = [
         (
             row["uploaded_after"],
             min(row["uploaded_before"], min(row["asked_at"], now).replace(microsecond=0) - SETTLES_IN),
         )
         for row in asked
-        if row["state"] == "listed" and row["asked_at"] <= now + CLOCKS_DIFFER
+        if row["asked_at"] <= now + CLOCKS_DIFFER
+        and (row["state"] == "listed" or holes[row["uploaded_after"], row["uploaded_before"]] >= TRIES)
     ]
     cuts = {
         part.after

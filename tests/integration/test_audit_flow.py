@@ -1,7 +1,9 @@
 """The audit flow against the stand-in site, under a real Prefect server: what it proves; that nothing comes back."""
 
 import html
+import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 import flows.audit
 import tasks.audit
@@ -22,7 +25,7 @@ from storage.records import SnapshotRef
 from storage.settings import settings
 from tasks import web
 from tasks.dataset import Dataset
-from tasks.errors import CredentialsRejected, SourceUnavailable
+from tasks.errors import ConfigError, CredentialsRejected, SourceChanged, SourceUnavailable
 from tasks.publish import published
 from tasks.sources.standin import Catalogue, StandIn
 from tasks.sources.standin.facts import Owner, Photo
@@ -315,13 +318,80 @@ def test_a_changed_licence_becomes_a_row(where: Layout, site: StandIn, ann: Phot
 
 
 def test_the_cap_is_spent_on_photos_that_are_due(where: Layout, site: StandIn) -> None:
-    """Nothing is due after a refresh; a dataset that does not exist has nothing to look at; each look is a row."""
+    """Nothing is due after a refresh; each look is a row."""
     calls = site.stats()["calls"].get("flickr.photos.getInfo", 0)
     assert audit_dataset("town").checked == 0
-    assert audit_dataset("nowhere").checked == 0
     assert site.stats()["calls"].get("flickr.photos.getInfo", 0) == calls
     assert audit_dataset("town", photos=5, everything=True).checked == 5
     looks = ledger.read(where, "town", "checks").to_pylist()
     assert [row["state"] for row in looks] == ["present"] * 5
     assert all(row["licence"] and row["proof"] and KEY not in row["proof"] for row in looks)
     assert catalog.versions(where, "town") == [1]
+
+
+@pytest.mark.parametrize("name", ["towm", "../../etc", ""])
+def test_an_audit_of_a_dataset_that_is_not_there_ends_in_a_sentence(where: Layout, ann: Photo, name: str) -> None:
+    """It names those that are there; what a person asks for is done all the same, for it needs no dataset."""
+    remove: Any = [{"source": "flickr", "photo_id": ann.id, "words": "by letter"}]
+    with pytest.raises(ConfigError, match=r"there is no dataset .* to audit: choose one of town$"):
+        audit_dataset(name, remove=remove)
+    assert traces(where, ann) == []
+    shutil.rmtree(where.root / "datasets")
+    with pytest.raises(ConfigError, match="refresh it first"):
+        audit_dataset("town")
+
+
+def test_a_removal_that_matches_nothing_is_told_apart(
+    where: Layout, site: StandIn, ann: Photo, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the result, in the log and on the page; it counts for what comes later, and said twice it is not new."""
+    known = ledger.read(where, "town", "listings").to_pylist()
+    others = Counter(row["owner_id"] for row in known if row["owner_id"] != ANN.nsid)
+    [(owner, photos)] = others.most_common(1)
+    remove: Any = [
+        {"source": "flickr", "photo_id": f" {ann.id} ", "words": "by letter"},
+        {"source": "flickr", "photo_id": "999", "words": "by letter"},
+        {"source": "flickr", "owner_id": owner, "words": "by letter"},
+    ]
+    with caplog.at_level("INFO", logger="flows.audit"):
+        found = audit_dataset("town", photos=0, remove=remove)
+    assert (found.removed, found.unmatched) == (2, 1)
+    assert traces(where, ann) == []
+    assert f"removal of source=flickr owner_id={owner}: matches {photos} known photos" in caplog.messages
+    assert "removal of source=flickr photo_id=999: matches no photo that is known" in caplog.text
+    page = shown_rows("dataset-town-audit")
+    assert page["known photos of the removal of source=flickr photo_id=999"] == 0
+    assert page[f"known photos of the removal of source=flickr owner_id={owner}"] == photos
+    assert removals.blocked(where).is_blocked("flickr", "999")
+    again = audit_dataset("town", photos=0, remove=remove)
+    assert (again.removed, again.unmatched) == (0, 0)
+
+
+def shown_rows(key: str) -> dict[str, int]:
+    """The latest table of that name in the UI."""
+    with get_client(sync_client=True) as client:
+        pages = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), offset=0)
+    latest = max(pages, key=lambda page: page.created or datetime.min)
+    return {row["what"]: row["number"] for row in json.loads(str(latest.data))}
+
+
+@pytest.mark.parametrize(("kind", "times"), [("code_2", 1), ("code_999", 1), ("html", 4)])
+def test_a_photo_that_the_site_refuses_stops_no_audit(where: Layout, site: StandIn, kind: str, times: int) -> None:
+    """It is a look that failed and is due again; the others are looked at, and a removal beside it is proven."""
+    *_, deleted = sorted(photo.id for photo in site.catalogue.listed())  # the last that is asked about
+    site.catalogue.delete(deleted)
+    site.faults.add([{"where": "api", "kind": kind, "match": "getInfo", "times": times}])
+    found = audit_dataset("town", everything=True)
+    assert (found.failed, found.removed) == (1, 1)
+    [failed] = [row for row in ledger.read(where, "town", "checks").to_pylist() if row["state"] == "failed"]
+    assert failed["photo_id"] < deleted
+    assert "flickr.photos.getInfo" in failed["proof"]
+    assert KEY not in failed["proof"]
+
+
+def test_a_site_that_has_changed_ends_the_audit(where: Layout, site: StandIn) -> None:
+    """Not one answer of a batch can be read: that is no fault of the photos, and nothing is removed."""
+    site.faults.add([{"where": "api", "kind": "html", "match": "getInfo"}])
+    with pytest.raises(SourceChanged, match="getInfo"):
+        audit_dataset("town", everything=True)
+    assert removals.read(where).num_rows == 0

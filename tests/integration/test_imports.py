@@ -121,7 +121,7 @@ def test_fashion_mnist(root: Layout, shared: Path, tmp_path: Path, name: str) ->
 
 
 class Site(BaseHTTPRequestHandler):
-    """Photos by number; /moved/<host>/... redirects there."""
+    """Photos by number; /moved/<host>/... redirects there; /403.jpg wants sig=new."""
 
     asked: ClassVar[list[str]] = []
 
@@ -131,6 +131,11 @@ class Site(BaseHTTPRequestHandler):
         if parts[1] == "moved":
             self.send_response(302)
             self.send_header("Location", f"http://{parts[2]}/{parts[3]}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if parts[1] == "403.jpg" and "sig=new" not in self.path:
+            self.send_response(403)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -190,6 +195,28 @@ def test_a_table_of_urls_and_files(
         assert root.blob(rows[photo_id]["sha256"], "JPEG").read_bytes() == photo(seed)
     assert Counter(Site.asked) == Counter(["/1.jpg?size=o", f"/moved/{site}/2.jpg", "/2.jpg"])
     assert is_settled(root, name, "table", query)
+
+
+@pytest.mark.usefixtures("fresh_client")
+def test_a_signature_is_kept_for_fetching_only(
+    root: Layout, site: str, tmp_path: Path, name: str, environment: Callable[..., None]
+) -> None:
+    """A new export is no news: the same ids, nothing is asked for again but what was refused."""
+    environment(DARKROOM_IMAGE_HOSTS=site)
+    first, second, query = f"http://{site}/1.jpg?id=5", f"http://{site}/403.jpg", Query(path=str(tmp_path / "t.csv"))
+    tables = []
+    for signature in ("old", "new"):
+        write(tmp_path, f"url\n{first}&X-Amz-Signature={signature}\n{second}?sig={signature}\n")
+        tables.append(imported(root, name, "table", query))
+        assert is_settled(root, name, "table", query)
+    assert [(row["image_url"], row["download_reason"]) for row in tables[0].values()] == [
+        (first, None), (second, "denied"),
+    ]  # fmt: skip
+    assert {photo_id: row["download_reason"] for photo_id, row in tables[1].items()} == {first: None, second: None}
+    assert tables[0][first] == tables[1][first]
+    assert Counter(Site.asked) == Counter(["/1.jpg?id=5&X-Amz-Signature=old", "/403.jpg?sig=old", "/403.jpg?sig=new"])
+    attempts = ledger.read(root, name, "attempts").to_pylist()
+    assert not any("ig=" in f"{row['photo_id']} {row['fetched_url']}" for row in attempts)
 
 
 @pytest.mark.usefixtures("fresh_client")

@@ -157,6 +157,16 @@ def test_a_second_walk_ends_among_what_is_known(serve: Serve, many: Catalogue) -
     assert again.windows[0]["state"] == "sampled"
 
 
+def test_what_is_new_behind_known_photos_is_found(serve: Serve, many: Catalogue) -> None:
+    """A site that cannot sort by time lists the newest anywhere: what is known does not end the walk."""
+    serve(many, px500_habits=PLAIN)
+    query = Query(category="Travel", limit=5000)
+    everything = [row["photo_id"] for row in found(query).listings]
+    again = found(query, frozenset(everything[:-60]))
+    assert [row["photo_id"] for row in again.listings] == everything
+    assert again.windows[0]["state"] == "listed"
+
+
 def test_guesses_that_fail_are_not_made_again(serve: Serve, many: Catalogue) -> None:
     """An order and a field that the site does not know cost one call each, in this process and with this site."""
     site = serve(many, px500_habits=PLAIN)

@@ -35,6 +35,22 @@ SHORT = Limits(
 )  # fmt: skip
 
 
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+DRIPS = {  # what is sent at once, and what again and again
+    "/drip-status": (b"HTTP/1.1 200 ", b"O"),
+    "/drip-header": (OK + b"X-Long: ", b"a"),
+    "/drip-continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "/drip-error": (b"HTTP/1.1 500 No\r\nContent-Length: 60000\r\n\r\n", b"."),
+    "/drip-length": (CHUNKED + b"5;", b"x"),
+    "/drip-trailer": (CHUNKED + b"2\r\nok\r\n0\r\n", b"X-A: 1\r\n"),
+    "/drip-nothing": (
+        OK + b"Content-Encoding: gzip\r\nContent-Length: 60000\r\n\r\n\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03",
+        b"\x00\x00\x00\xff\xff",  # a block of no bytes
+    ),
+}
+
+
 class Handler(BaseHTTPRequestHandler):
     """Does what the path says; the server counts requests by path."""
 
@@ -97,6 +113,10 @@ class Handler(BaseHTTPRequestHandler):
     def huge(self, n: int) -> None:
         self.send(200, bytes(80_000))
 
+    def stall_briefly(self, n: int) -> None:
+        time.sleep(0.4)
+        self.send(200, b"good")
+
     def stall(self, n: int) -> None:
         time.sleep(0.4)
         self.close_connection = True
@@ -109,6 +129,17 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
         except OSError:
             self.close_connection = True
+
+    def slowly(self, n: int) -> None:
+        first, again = DRIPS[urlsplit(self.path).path]
+        with contextlib.suppress(OSError):
+            self.wfile.write(first)
+            for _ in range(40):
+                self.wfile.write(again)
+                time.sleep(0.05)
+        self.close_connection = True
+
+    drip_status = drip_header = drip_continue = drip_error = drip_length = drip_trailer = drip_nothing = slowly
 
     def reset(self, n: int) -> None:
         self.close_connection = True
@@ -369,6 +400,35 @@ def test_whatever_a_host_does_is_an_outcome(
     answer = get(path)
     assert (answer.outcome, answer.status, answer.body) == (outcome, status, body)
     assert site.count(path) == requests
+
+
+@pytest.mark.parametrize("kind", ["api", "image"])
+@pytest.mark.parametrize("path", DRIPS)
+def test_no_part_of_an_answer_outlasts_the_deadline(get: Get, site: Site, client: Client, path: str, kind: str) -> None:
+    """A byte now and then, wherever in an answer, keeps nobody waiting for longer, and is no good answer."""
+    client.limits = replace(SHORT, deadline_s=0.4)
+    started = time.monotonic()
+    answer = get(path, kind=kind)
+    assert time.monotonic() - started < 1
+    assert (answer.outcome, site.count(path)) == ("unavailable", 1 if path != "/drip-error" or kind == "api" else 3)
+    assert answer.detail == ("HTTP 500" if path == "/drip-error" else "not done in 0 s")
+
+
+def test_an_error_page_is_read_as_far_as_it_comes(get: Get, client: Client) -> None:
+    """Its status stands, and what it has said until the deadline is told."""
+    client.limits = replace(SHORT, deadline_s=0.2)
+    answer = get("/drip-error", kind="api")
+    assert (answer.status, set(answer.body)) == (500, {ord(".")})
+
+
+def test_a_deadline_is_over_with_its_answer(get: Get, site: Site, client: Client) -> None:
+    """A connection that is used again waits as long as the new request may."""
+    client.limits = replace(SHORT, deadline_s=0.3)
+    assert get("/good").outcome == "ok"
+    client.limits = SHORT
+    time.sleep(0.35)
+    assert get("/stall-briefly").outcome == "ok"
+    assert len(site.open) == 1
 
 
 @pytest.mark.parametrize("path", ["/busy-once", "/busy-until"])

@@ -227,7 +227,8 @@ def test_a_plan_tells_the_cost_and_spends_one_call_a_query(
     site = serve(crowd)
     planned = refresh_dataset(dataset, plan_only=True)
     assert isinstance(planned, Plan)
-    assert searches(site) == planned.calls_spent == 1
+    assert searches(site) == 1
+    assert site.stats()["calls_total"] == planned.calls_spent == 2, "the other one asked for the licences"
     assert site.stats()["images_total"] == 0
     assert not root.dataset(dataset.name).exists()
     assert planned.photos == SITE_PHOTOS
@@ -270,6 +271,20 @@ def test_more_windows_than_a_run_may_ask_are_left_for_the_next(
     assert photo_ids(root, dataset) == truth(site)
     assert sizes == sorted(sizes)
     assert 1 < len(sizes) < 8
+
+
+def test_no_query_waits_for_another(
+    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that may not ask all windows asks some of every query, not all of the first."""
+    serve(crowd)
+    queries = [dataset.queries[0].model_copy(update={"label": label}) for label in ("sea", "boat", "hill")]
+    monkeypatch.setattr(acquire, "MAX_WINDOWS", 30)
+    find(dataset.model_copy(update={"queries": tuple(queries)}))
+    rows = ledger.read(root, dataset.name, "windows").to_pylist()
+    asked = [sum(row["query_id"] == query.query_id for row in rows) for query in queries]
+    assert sum(asked) == 30
+    assert max(asked) - min(asked) <= 2
 
 
 def sound(catalogue: Catalogue) -> list[Photo]:

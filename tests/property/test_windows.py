@@ -112,3 +112,14 @@ def test_old_knowledge_is_refreshed_first_and_within_its_calls() -> None:
     assert len(few) == 1
     assert calls <= 6
     assert windows.stale(fresh, NOW, 100, 500) == ([], 0)
+
+
+def test_a_window_with_a_hole_is_asked_three_times() -> None:
+    """Then it is taken as it is, and its loss stands in the ledger."""
+    after, before = NOW - timedelta(days=900), NOW - timedelta(days=800)
+    window = Window(after=after.replace(microsecond=0), before=before.replace(microsecond=0))
+    row = {"uploaded_after": window.after, "uploaded_before": window.before, "asked_at": NOW, "total": 9}
+    holey = row | {"state": "holey"}
+    assert windows.due(window, [holey] * 2, NOW) == [window]
+    assert windows.due(window, [holey] * 3, NOW) == []
+    assert windows.due(window, [holey, row | {"state": "listed"}], NOW) == []

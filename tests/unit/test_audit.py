@@ -15,9 +15,10 @@ from storage.layout import Layout
 from storage.records import KEY, MOMENT, SCHEMAS
 from storage.removals import Blocked
 from storage.settings import Settings
-from tasks.audit import Removal, due, interval_days, look_at_all, verdicts
-from tasks.errors import CredentialsRejected, SourceUnavailable
+from tasks.audit import PATIENCE, Removal, due, look_at_all, verdicts
+from tasks.errors import CredentialsRejected, PermanentSourceError, SourceChanged, SourceUnavailable
 from tasks.sources.base import Seen
+from tasks.sources.windows import REVISIT_OLDEST, REVISITS
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -55,13 +56,16 @@ def ids(table: pa.Table) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("age_days", "interval"),
-    [(0, 1), (7, 1), (8, 7), (91, 7), (92, 15), (391, 15), (392, 30), (1111, 30), (1112, 90), (3271, 90), (3272, 180)],
+    ("age", "interval"),
+    [(limit - 0.01 * DAY, interval) for limit, interval in REVISITS]
+    + [
+        (limit, interval)
+        for (limit, _), (_, interval) in zip(REVISITS, (*REVISITS[1:], (DAY, REVISIT_OLDEST)), strict=True)
+    ],
 )
-def test_the_older_a_photo_the_rarer_it_is_looked_at(age_days: int, interval: int) -> None:
-    """Every step of the ladder, from both sides; and the query agrees with the function."""
-    assert interval_days(age_days) == interval
-    photos = found(("due", age_days, interval), ("seen", age_days, interval - 0.01))
+def test_the_older_a_photo_the_rarer_it_is_looked_at(age: timedelta, interval: timedelta) -> None:
+    """Every step of the ladder by which windows are listed again, from both sides."""
+    photos = found(("due", age / DAY, interval / DAY), ("seen", age / DAY, interval / DAY - 0.01))
     assert ids(due(photos, checks(), NOW, None)) == ["due"]
 
 
@@ -91,6 +95,20 @@ def test_a_suspect_is_looked_at_again_after_a_day() -> None:
     """Not before, for that would prove nothing; its age does not matter."""
     photos = found(("a", 5000, 1), ("b", 5000, 1))
     assert ids(due(photos, checks(("a", 1, "gone"), ("b", 0.99, "gone")), NOW, None)) == ["a"]
+
+
+def test_what_is_dated_later_than_now_counts_as_not_made() -> None:
+    """By a clock that was ahead: neither a look nor a listing puts off a look, nor clears or proves anything."""
+    photos = found(("looked", 100, 50), ("listed", None, -365), ("both", 3, -365), ("fresh", 3, 0.5))
+    looks = checks(("looked", -365, "present"), ("both", -365, "gone"))
+    assert set(ids(due(photos, looks, NOW, None))) == {"looked", "listed", "both"}
+    assert ids(due(found(("a", 3, -0.003)), checks(), NOW, None)) == [], "clocks differ a little"
+    ahead = ("p", -365, "present")
+    removed, suspected = verdicts(
+        checks(ahead, ("p", 2, "gone", 404), ("p", 1, "gone", 404), ("p", 0, "gone", 404)), NOW
+    )
+    assert ([row["photo_id"] for row in removed], suspected) == (["p"], 0)
+    assert verdicts(checks(("p", 0, "gone"), ("p", -1, "gone"), ("q", -1, "gone", 404)), NOW) == ([], 1)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +188,29 @@ def test_a_site_that_fails_again_and_again_is_left_alone() -> None:
         looked(Site(CredentialsRejected("no key")), 1)
 
 
+def test_a_photo_that_the_site_refuses_is_a_look_that_failed() -> None:
+    """Hidden, or oddly answered: the row says what it was, and the others are looked at; it proves nothing."""
+    here = Seen("present", "ok")
+    rows = looked(Site(PermanentSourceError("refused (2)"), here, SourceChanged("'photo' cannot be read"), here), 4)
+    assert [row["state"] for row in rows] == ["failed", "present", "failed", "present"]
+    assert [row["proof"] for row in rows[::2]] == ["refused (2)", "'photo' cannot be read"]
+    refused = Site(*[PermanentSourceError("refused (2)")] * 20)
+    assert [row["state"] for row in looked(refused, 20)] == ["failed"] * 20
+    down, hidden = SourceUnavailable("down"), PermanentSourceError("refused (2)")
+    assert len(looked(Site(*[down, hidden] * 20), 40)) == 40, "a site that answers is not down"
+    with pytest.raises(CredentialsRejected):
+        looked(Site(here, CredentialsRejected("no key")), 2)
+
+
+def test_a_site_that_answers_every_photo_oddly_has_changed() -> None:
+    """All of a batch: the audit ends and says so. A few, or all but one, are a matter of these photos."""
+    odd = SourceChanged("'photo' cannot be read")
+    with pytest.raises(SourceChanged, match="photo"):
+        looked(Site(*[odd] * PATIENCE), PATIENCE)
+    assert len(looked(Site(*[odd] * (PATIENCE - 1)), PATIENCE - 1)) == PATIENCE - 1
+    assert len(looked(Site(*[odd] * PATIENCE, Seen("present", "ok")), PATIENCE + 1)) == PATIENCE + 1
+
+
 def test_nulls_of_a_removal_are_wildcards() -> None:
     """A photo, all of an owner, all with these bytes; of that site, and nothing else."""
     blocked = Blocked([
@@ -240,3 +281,32 @@ def test_a_persons_words_are_the_proof() -> None:
     asked = Removal(source="flickr", owner_id="ann", words="Ann wrote on the 3rd")
     assert words([asked]) == ["Ann wrote on the 3rd"]
     assert asked.row(NOW)["owner_id"] == "ann"
+
+
+def test_a_removal_is_read_as_it_was_meant() -> None:
+    """Blanks around it and capital digits are no part of it; a path may have blanks within, a table's id be a URL."""
+    digest = "0123456789abcdef" * 4
+    assert Removal(sha256=f" {digest.upper()}\n", words="a letter").sha256 == digest
+    asked = Removal(source="flickr", photo_id=" 123\n", words=" a letter ")
+    assert (asked.photo_id, asked.words, asked.subject) == ("123", "a letter", "source=flickr photo_id=123")
+    assert Removal(source="folder", photo_id="my cats/tom 1.jpg", words="a letter").photo_id == "my cats/tom 1.jpg"
+    assert Removal(source="table", photo_id="https://h/1.jpg", owner_id="Ann Other", words="w").owner_id == "Ann Other"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sha256": "ab"}, "64 hexadecimal digits"),
+        ({"sha256": "g" * 64}, "64 hexadecimal digits"),
+        ({"source": "Flickr", "photo_id": "1"}, "'flickr', '500px'"),
+        ({"source": "flickr", "photo_id": "1 2"}, "the id of a photo"),
+        ({"source": "flickr", "photo_id": "https://www.flickr.com/photos/x/1"}, "the id of a photo"),
+        ({"source": "500px", "owner_id": "https://500px.com/p/x"}, "an owner of 500px"),
+        ({"source": "folder", "photo_id": "file:///a.jpg"}, "the id of a photo"),
+        ({"source": "flickr", "photo_id": "  "}, "a removal names"),
+    ],
+)
+def test_a_removal_that_can_match_nothing_is_refused(values: dict[str, str], said: str) -> None:
+    """Rather than kept for ever, with nothing deleted and nobody told."""
+    with pytest.raises(ValidationError, match=said):
+        Removal.model_validate({"words": "a letter", **values})

@@ -1,5 +1,6 @@
 """What the catalogue makes of a ledger: which photos are wanted, under which licence each was downloaded."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from storage import catalog, ledger, manifest, removals
 from storage.layout import Layout
 from storage.records import SCHEMAS
 
-NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NOW = datetime(2024, 11, 22, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
@@ -197,6 +198,48 @@ def test_what_was_removed_is_nowhere(where: Layout, removal: dict[str, str]) -> 
     assert wanted(where, NOW + 365 * DAY) == []
 
 
+def test_what_a_query_says_does_not_depend_on_which_was_asked_last(where: Layout) -> None:
+    """The label is that of the first query that has one, the file the largest; titles are as they were seen last."""
+    small = {"image_url": "https://h/1_b.jpg", "size_label": "Large", "listed_width": 10, "listed_height": 5}
+    for first, second in ((0, 1), (1, 0)):
+        listed(where, at=NOW + first * DAY, query_id="sea", label="sea", title=f"{first}")
+        listed(where, at=NOW + second * DAY, query_id="boat", label="boat", title=f"{second}", fallbacks=[], **small)
+        for order, label in ((["boat", "sea"], "boat"), (["sea", "boat"], "sea"), (["hill", "sea"], "sea")):
+            [row] = catalog.facts(where, "d", order).to_pylist()
+            assert (row["label"], row["title"]) == (label, "1")
+            assert (row["image_url"], row["size_label"], row["listed_width"]) == ("https://h/1_o.jpg", "Original", 100)
+            assert catalog.owners(where, "d", order)["label"].to_pylist() == [label]
+            [wish] = catalog.wanted(where, "d", NOW + 2 * DAY, order).to_pylist()
+            assert [rung["label"] for rung in wish["renditions"]] == ["Original", "Large"]
+
+
+def test_rows_of_a_clock_that_was_ahead_do_not_stand_above_others(where: Layout) -> None:
+    """What was seen next year was not: the latest facts are those of today, and they grow old in time."""
+    today = datetime.now(UTC)
+    listed(where, at=today + 365 * DAY, title="ahead", uploaded_at=NOW)
+    listed(where, at=today, title="today", uploaded_at=NOW)
+    assert fact(where)["title"] == "today"
+    [(uploaded_at, seen_at)] = catalog.sightings(where, "d")["q"]
+    assert (uploaded_at, seen_at) == (NOW, today)
+
+
+def test_moments_are_utc_wherever_the_machine_is(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the hour that a clock on the wall shows twice, too."""
+    row = {"source": "flickr", "query_id": "q", "state": "listed", "total": 0, "asked_at": NOW}
+    edges = [datetime(2024, 10, 27, 0, 30, tzinfo=UTC), datetime(2024, 10, 27, 1, 30, tzinfo=UTC)]
+    ref = manifest.write_rows(where, "windows", [row | {"uploaded_after": edges[0], "uploaded_before": edges[1]}])
+    ledger.adopt(where, "d", ref)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        [window] = catalog.asked(where, "d")["q"]
+        assert window["uploaded_before"] > window["uploaded_after"]
+        assert window["uploaded_before"].utcoffset() == 0 * DAY
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_files_of_an_older_version_can_be_read(where: Layout) -> None:
     """Columns that came later are null in them."""
     old = SCHEMAS["attempts"].remove(SCHEMAS["attempts"].get_field_index("etag"))
@@ -216,12 +259,12 @@ def test_many_files_become_one_that_says_the_same(where: Layout, monkeypatch: py
     for day in range(9):
         listed(where, at=NOW + day * DAY, title="old" if day < 5 else "new", uploaded_at=NOW - 9 * DAY)
     tried(where)
-    before = catalog.facts(where, "d"), catalog.sightings(where, "d", "q")
+    before = catalog.facts(where, "d"), catalog.sightings(where, "d")
     assert ledger.compact(where, "d") == 9
     assert len(ledger.files(where, "d", "listings")) == 1
     rows = sorted((row["observed_at"], row["title"]) for row in ledger.read(where, "d", "listings").to_pylist())
     assert rows == [(NOW, "old"), (NOW + 4 * DAY, "old"), (NOW + 5 * DAY, "new"), (NOW + 8 * DAY, "new")]
-    assert (catalog.facts(where, "d"), catalog.sightings(where, "d", "q")) == before
+    assert (catalog.facts(where, "d"), catalog.sightings(where, "d")) == before
     assert ledger.compact(where, "d") == 0
 
 

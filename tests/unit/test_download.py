@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from storage.layout import Layout
-from tasks.download import PHOTOS_TO_BLAME_HOST, Site, check_reached, climb, fetch, judge, next_try_at
-from tasks.errors import SourceUnavailable
+from tasks.download import PHOTOS_TO_BLAME_HOST, Site, check_reached, climb, fetch, judge, next_try_at, withheld
+from tasks.errors import CredentialsRejected, PermanentSourceError, SourceChanged, SourceUnavailable
 from tasks.sources.base import Seen
 from tasks.web import Answer
 
@@ -206,3 +206,33 @@ def test_a_host_that_dies_amid_a_batch_is_tried_again_until_the_last_try() -> No
     check_reached(rows)
     rotten = [{"download_reason": "unavailable", "fetched_url": f"https://h{n}/1.jpg"} for n in range(20)]
     check_reached([attempt(None), *rotten], is_last_try=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Seen("present", "ok"), None), (Seen("present", "ok", is_download_allowed=False), "not_downloadable"),
+        (Seen("gone", "code 1"), "gone"), (SourceUnavailable("down"), "unavailable"),
+        (PermanentSourceError("refused (2)"), "denied"), (SourceChanged("'photo' cannot be read"), "denied"),
+    ],
+)  # fmt: skip
+def test_a_photo_that_the_site_does_not_explain_is_denied(answer: Seen | Exception, reason: str | None) -> None:
+    """One photo that cannot be asked about is a row, and ends no batch."""
+    assert withheld(Site(good, inspect=said(answer)), "1") == reason
+
+
+def test_a_wrong_key_is_no_fault_of_a_photo() -> None:
+    """It ends the batch."""
+    with pytest.raises(CredentialsRejected):
+        withheld(Site(good, inspect=said(CredentialsRejected("no key"))), "1")
+
+
+def said(answer: Seen | Exception) -> Callable[[str], Seen]:
+    """A site that says so of every photo."""
+
+    def inspect(photo_id: str) -> Seen:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return inspect

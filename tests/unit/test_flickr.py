@@ -18,7 +18,7 @@ from tasks.errors import (
 )
 from tasks.sources.base import Query, Window
 from tasks.sources.flickr import Flickr, Pages, arguments, is_sample, span
-from tasks.sources.flickr_api import KEY_PAGE, Api, PhotoGone, TooManyResults, parse_licences, readable
+from tasks.sources.flickr_api import KEY_PAGE, TRIES, Api, PhotoGone, TooManyResults, parse_licences, readable
 from tasks.sources.flickr_rows import LADDER, integer, listing, renditions
 from tasks.verdicts import Answer
 from tasks.web import Limits
@@ -269,6 +269,40 @@ def test_pages_end_where_flickr_does() -> None:
     assert (pages.total, pages.read_count) == (611, 3)
 
 
+def test_an_empty_page_in_the_middle_is_asked_for_again_and_remembered() -> None:
+    """Three more times; then the search goes on behind it, and knows that it has a hole. At the end it is no hole."""
+    pages = Pages(QUERY)
+    pages.read(reply(pages=4, total=1000))
+    for _ in range(TRIES - 1):
+        with pytest.raises(SourceChanged, match="page 2"):
+            pages.read(reply(pages=4, total=1000, photos=0))
+        assert (pages.page, pages.has_holes) == (2, False)
+    pages.read(reply(pages=4, total=1000, photos=0))
+    assert (pages.page, pages.has_holes) == (3, True)
+    last = Pages(QUERY)
+    for photos in (250, 250, 250, 0):
+        last.read(reply(pages=4, total=1000, photos=photos))
+    assert (last.goes_on(), last.has_holes) == (False, False)
+
+
+def test_a_search_does_not_end_because_a_later_page_says_so() -> None:
+    """What the first page promised is read, whatever the second thinks of it."""
+    pages = Pages(QUERY)
+    pages.read(reply(pages=4, total=1000))
+    pages.read(reply(pages=1, total=1))
+    assert pages.goes_on()
+    assert (pages.total, pages.last_page) == (1000, 4)
+
+
+@pytest.mark.parametrize("changes", [{"pages": None}, {"total": None}, {"total": 0}, {"total": "many"}])
+def test_a_page_that_does_not_say_how_much_there_is_is_a_change(changes: dict[str, Any]) -> None:
+    """Without it nobody knows whether a window was listed whole."""
+    broken = reply()
+    broken["photos"] |= changes
+    with pytest.raises(SourceChanged, match="total"):
+        Pages(QUERY).read(broken)
+
+
 def test_pages_never_go_past_four_thousand() -> None:
     """Behind 4,000 results Flickr repeats itself: 16 pages of 250 are the end, and the loss is known."""
     pages = Pages(Query(bbox=(4, 52, 5, 53)))
@@ -325,6 +359,15 @@ def test_a_key_does_not_travel_in_the_clear() -> None:
     Flickr().check(Settings(FLICKR_API_KEY="k"))
     with pytest.raises(ConfigError, match="https://"):
         Flickr().check(Settings(FLICKR_API_KEY="k", flickr_url="http://api.flickr.com/services/rest/"))
+
+
+def test_a_budget_beyond_flickrs_is_refused() -> None:
+    """At Flickr itself; a stand-in may be asked as fast as it can."""
+    Flickr().check(Settings(FLICKR_API_KEY="k", api_calls_per_hour=3450))
+    local = "http://127.0.0.1:8000/services/rest/"
+    Flickr().check(Settings(FLICKR_API_KEY="k", api_calls_per_hour=10**8, flickr_url=local))
+    with pytest.raises(ConfigError, match=r"DARKROOM_API_CALLS_PER_HOUR must not exceed 3,450"):
+        Flickr().check(Settings(FLICKR_API_KEY="k", api_calls_per_hour=3600))
 
 
 @pytest.mark.parametrize(

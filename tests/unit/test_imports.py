@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from storage.settings import Settings, settings
+from storage.signatures import unsigned
 from tasks import imaging, web
 from tasks.errors import ConfigError
 from tasks.sources import named
@@ -329,6 +330,18 @@ def test_a_broken_list_costs_captions_only(tmp_path: Path, text: str) -> None:
     assert set(rows("folder", tmp_path)) == {"media/1.jpg", "content/none.jpg"}
 
 
+@pytest.mark.parametrize("name", ["content/posts_1.json", "posts_1.json"])
+def test_a_broken_list_without_pictures_is_named(tmp_path: Path, name: str) -> None:
+    """In one sentence; a list that can be read, and a folder without any, have nothing to say."""
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"a":' * 50_000)
+    with pytest.raises(ConfigError, match=r"posts_1\.json.*cannot be read.*Instagram") as refusal:
+        found("folder", tmp_path)
+    assert "\n" not in str(refusal.value)
+    (tmp_path / name).write_text("[]")
+    assert rows("folder", tmp_path) == {}
+
+
 def test_an_export_for_the_eye_is_refused(tmp_path: Path) -> None:
     """It says what to ask Instagram for."""
     put(tmp_path, "content/posts_1.html")
@@ -529,6 +542,50 @@ def test_of_a_repeated_id_the_first_counts(tmp_path: Path) -> None:
     assert {key: row["image_url"] for key, row in listed.items()} == {
         "1": "https://a.example/1", "2": "https://a.example/3",
     }  # fmt: skip
+
+
+def test_a_signature_is_no_part_of_an_id(tmp_path: Path) -> None:
+    """An export with new signatures has the same ids, and no address that is published has one; what fetches has it."""
+    listed = []
+    for signature in "ab":
+        url = f"https://a.example/1.jpg?id=5&X-Amz-Signature={signature}&X-Amz-Expires=60"
+        cells_of_row = [url, f"https://a.example/page?token={signature}&n=1", f"//a.example/rights?sig={signature}"]
+        (tmp_path / "t.csv").write_text("url,page_url,licence_url\n" + ",".join(cells_of_row))
+        ((photo_id, row),) = rows("table", tmp_path / "t.csv").items()
+        listed.append((photo_id, row["page_url"], row["licence_url"]))
+        assert row["image_url"] == url
+    assert listed == [("https://a.example/1.jpg?id=5", "https://a.example/page?n=1", "//a.example/rights")] * 2
+    (tmp_path / "t.csv").write_text("id,url\nhttps://a.example/1.jpg?sig=a,https://a.example/1.jpg?sig=a\n")
+    assert list(rows("table", tmp_path / "t.csv")) == ["https://a.example/1.jpg"]
+
+
+SIGNED = [
+    "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=k%2Fs3&X-Amz-Signature=ab",
+    "AWSAccessKeyId=k&Signature=a%3D&Expires=9",
+    "Expires=9&Policy=e_&Signature=a~&Key-Pair-Id=K", "GoogleAccessId=a%40b&Expires=9&Signature=c",
+    "X-Goog-Algorithm=GOOG4-RSA-SHA256&x-goog-signature=ab", "sv=2024-05-04&se=2026&sr=b&sp=r&skoid=1&sktid=2&sig=a%3D",
+    "access_token=a", "token=a&expires=9", "amp;X-Amz-Signature=a", "X%2DAmz%2DSignature=a", "oh=00_a&oe=6&_nc_ohc=b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", SIGNED)
+def test_signatures_of_all_kinds_are_known(query: str) -> None:
+    """Before, behind and between what names a picture, which stays as it is."""
+    address = "https://h/1.jpg"
+    assert unsigned(f"{address}?{query}") == unsigned(f"{address}?{query}#hosts=b.example") == address
+    assert (
+        unsigned(f"{address}?id=5&{query}&w=1%20")
+        == unsigned(f"{address}?{query}&id=5&w=1%20")
+        == (f"{address}?id=5&w=1%20")
+    )
+
+
+@pytest.mark.parametrize(
+    "query", ["id=5", "sp=12&se=3", "s=1&si=2", "signed=1&tokens=2", "a&&b=", "design=x", "q=sig%3Da"]
+)
+def test_what_is_no_signature_stays(query: str) -> None:
+    """It may be what tells two pictures apart."""
+    assert unsigned(f"https://h/p?{query}") == f"https://h/p?{query}"
 
 
 def test_columns_can_be_named(tmp_path: Path) -> None:

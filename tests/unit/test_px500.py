@@ -260,6 +260,17 @@ def test_a_walk_ends_among_known_photos() -> None:
     assert FAMILIAR == 50
 
 
+def test_a_walk_in_any_other_order_goes_on_among_known_photos() -> None:
+    """New ones may stand behind them."""
+    known = frozenset(f"photo{number}" for number in range(60))
+    walk = Walk(Query(text="a"), known, is_newest_first=False)
+    for start in range(0, 120, 30):
+        assert walk.goes_on
+        for photo in walk.read(page(*photos(30, start), cursor=str(start), more=start < 90)):
+            walk.take(listing(photo, walk.query, NOW), None)
+    assert len(set(walk.rows) - known) == 60
+
+
 @pytest.mark.parametrize(
     "last", [page(*photos(3), more=False), page(*photos(3), cursor=None), page(more=True), {SEARCH: {"edges": []}}]
 )

@@ -31,11 +31,12 @@ def test_failures_say_what_to_do() -> None:
     ("value", "seconds"),
     [
         ("120", 120.0), ("0", 0.0), ("Sun, 22 Nov 2026 12:01:30 GMT", 90.0), ("Sun, 22 Nov 2026 11:00:00 GMT", 0.0),
-        ("soon", None), ("-5", None), ("", None),
+        ("soon", None), ("-5", None), ("", None), ("\xb2", None), ("9" * 5000, 86400.0),
+        ("Sun, 22 Nov 2426 12:01:30 GMT", 86400.0), ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
     ],
 )  # fmt: skip
 def test_retry_after_is_a_number_or_a_date(value: str, seconds: float | None) -> None:
-    """Seconds, or the time until a date; nonsense asks for nothing."""
+    """Seconds, or the time until a date, a day at most; nonsense asks for nothing."""
     assert retry_after({"Retry-After": value}, NOW) == seconds
 
 

@@ -58,6 +58,19 @@ def photos(folder: Path) -> Iterator[dict[str, Any]]:
         yield {"photo_id": readable(path), "image_url": url_within(folder, path), **facts}
 
 
+def check_lists(folder: Path) -> None:
+    """Raises ConfigError, naming the file, if a list of posts in ``folder`` is no JSON: for when no photo is found."""
+    there = [file for file in sorted(folder.glob("*.json")) if _POSTS.fullmatch(file.stem)]
+    for file in [*lists(folder, ".json"), *there]:
+        try:
+            json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"no photo is in {str(folder)!r}, and its list {str(file)!r} cannot be read ({error}): unpack the "
+                "Instagram export again, or ask Instagram for a new one"
+            ) from None
+
+
 def mentions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, columns) of each file that the list in ``file`` mentions; none if it cannot be read."""
     try:

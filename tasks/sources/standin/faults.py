@@ -4,13 +4,13 @@ A fault is drawn per request from (seed, identity of the request, how often it w
 in the same way in every run, and a retry draws again.
 """
 
+import hashlib
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.sources.standin.defects import BYTES
-from tasks.sources.standin.photo_search import chance
 
 BROKEN_DELIVERIES = ("stall", "reset")
 HOSTILE = ("endless", "redirect")
@@ -95,9 +95,15 @@ class FaultScript:
         if fault.times is not None and self._hits[fault] >= fault.times:
             return False
         self._drawn[fault, identity] += 1
-        return chance(fault.seed, fault.kind, identity, self._drawn[fault, identity]) < fault.rate
+        return _coin(fault.seed, fault.kind, identity, self._drawn[fault, identity]) < fault.rate
 
     def counts(self) -> dict[str, int]:
         """How often each ``where.kind`` struck."""
         with self._lock:
             return dict(self._struck)
+
+
+def _coin(*identity: object) -> float:
+    """A number in [0, 1) that follows from ``identity``, and says nothing of that of the next draw, as a CRC would."""
+    digest = hashlib.sha256("/".join(map(str, identity)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
