@@ -91,7 +91,7 @@ _WANTED = f"""
     from looked_at
     where is_new or is_lost or is_signed_anew or (is_replaced and len(renditions) > 0) or is_old
        -- what was tried later than now was tried under a clock that was ahead
-       or (sha256 is null and (next_try_at <= $now or (next_try_at is not null and fetched_at > $now)))
+       or next_try_at <= $now or (next_try_at is not null and fetched_at > $now)
     order by source, photo_id
 """
 

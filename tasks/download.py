@@ -41,6 +41,7 @@ TRANSIENT = frozenset({"rate_limited", "unavailable"})
 NOT_DOWNLOADABLE = "not_downloadable"
 NOT_THERE = frozenset({"gone", "denied", "no_image_url", NOT_DOWNLOADABLE})
 NOT_ASKED = frozenset({"no_image_url", "removed"})
+OWNERS_WORD = frozenset({"removed", "opted_out", NOT_DOWNLOADABLE})
 LOOK_AGAIN = timedelta(days=30)
 PHOTOS_TO_BLAME_HOST = 8  # fewer that fail may each have a reason of their own, and must not end the run
 FREE_BYTES = 2_000_000_000  # that are left to everybody else on the disk
@@ -135,8 +136,11 @@ def fetch(wanted: Row, site: Site, where: Layout) -> Row:
             "fetched_label": rendition["label"], "http_status": fetched.answer.status or None,
             "etag": fetched.answer.headers.get("ETag"), **kept(wanted, fetched, site.blocked, where),
         }  # fmt: skip
-    fetched_at = datetime.now(UTC)
-    due_at = next_try_at(row["download_reason"], row["attempt"], fetched_at)
+    fetched_at, reason = datetime.now(UTC), row["download_reason"]
+    due_at = next_try_at(reason, row["attempt"], fetched_at)
+    if reason not in OWNERS_WORD and is_held(wanted, where):  # what could not be had leaves what is here as it was
+        row |= {name: row.get(name) or wanted[name] for name in ("sha256", "bytes", "format")}
+        row["download_reason"] = None
     return row | {"fetched_at": fetched_at, "next_try_at": due_at}
 
 
@@ -159,12 +163,14 @@ def withheld(site: Site, photo_id: str) -> str | None:
     return None if seen.is_download_allowed else NOT_DOWNLOADABLE
 
 
+def is_held(wanted: Row, where: Layout) -> bool:
+    """Whether a file of the photo is here already."""
+    return bool(wanted.get("sha256")) and where.blob(wanted["sha256"], wanted["format"]).is_file()
+
+
 def etag_held(wanted: Row, where: Layout) -> str | None:
     """The ETag of a photo that is held and only to be looked at again."""
-    if not wanted.get("etag") or not wanted.get("sha256") or not wanted.get("format"):
-        return None
-    is_here = where.blob(wanted["sha256"], wanted["format"]).is_file()
-    return str(wanted["etag"]) if is_here else None
+    return str(wanted["etag"]) if wanted.get("etag") and is_held(wanted, where) else None
 
 
 def kept(wanted: Row, fetched: Fetched, blocked: Blocked, where: Layout) -> Row:

@@ -193,4 +193,4 @@ class Source(Protocol):
         """Fresh addresses of a photo, largest first, for sites whose URLs expire; none where they do not."""
 
     def inspect(self, photo_id: str, settings: Settings) -> Seen:
-        """What the site says of one photo now. Raises TransientError and CredentialsRejected only."""
+        """What the site says of one photo now. Raises TransientError, and PermanentSourceError for an odd answer."""

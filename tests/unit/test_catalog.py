@@ -68,6 +68,16 @@ def test_a_photo_that_failed_is_wanted_when_it_is_due(where: Layout) -> None:
     assert [row["attempt"] for row in wanted(where, NOW + DAY)] == [1]
 
 
+def test_a_held_photo_whose_new_file_did_not_come_is_due_again(where: Layout) -> None:
+    """The old file counts until then."""
+    listed(where)
+    tried(where, next_try_at=NOW + 30 * DAY)
+    assert wanted(where) == []
+    [row] = wanted(where, NOW + 30 * DAY)
+    assert (row["sha256"], row["attempt"]) == ("1".zfill(64), 1)
+    assert fact(where)["download_reason"] is None
+
+
 def test_a_lost_file_is_wanted_again(where: Layout) -> None:
     """Without the tag of a file that is no longer here."""
     listed(where)

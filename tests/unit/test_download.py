@@ -7,6 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
+from storage import blobs
 from storage.layout import Layout
 from tasks.download import PHOTOS_TO_BLAME_HOST, Site, check_reached, climb, fetch, judge, next_try_at, withheld
 from tasks.errors import CredentialsRejected, PermanentSourceError, SourceChanged, SourceUnavailable
@@ -25,6 +26,10 @@ def picture(image_format: str = "JPEG") -> bytes:
 
 def good(body: bytes = b"", content_type: str = "image/jpeg", url: str = "https://h/1.jpg") -> Answer:
     return Answer(url, "ok", 200, {"Content-Type": content_type}, body)
+
+
+DENIED = Answer("https://h/1", "denied", 403)
+KEY = {"source": "500px", "photo_id": "1", "attempt": 0}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +144,27 @@ def test_a_photo_whose_original_is_hidden_is_asked_about_first(
     assert asked == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_kept"),
+    [
+        (GONE, True), (DENIED, True), (Answer("https://h/1", "unavailable", 503), True), (good(b"<html>"), True),
+        (Answer("https://h/1", "opted_out", 200), False),
+    ],
+)  # fmt: skip
+def test_what_is_held_stays_when_it_cannot_be_had_anew(where: Layout, answer: Answer, is_kept: bool) -> None:
+    """A file that was replaced, or is looked at again, and does not come: the old one counts, and a day is set for the
+    next try. Only the owner's word takes it away.
+    """
+    old = blobs.put(where, picture(), "JPEG")
+    held = {"sha256": old, "bytes": 9, "format": "JPEG"}
+    wanted = KEY | held | {"renditions": [{"label": "Large", "url": "l"}]}
+    row = fetch(wanted, Site(Script(l=[answer, answer])), where)
+    assert (row.get("sha256"), row["download_reason"] is None) == ((old, True) if is_kept else (None, False))
+    assert (row["next_try_at"] is not None) is is_kept
+    where.blob(old, "JPEG").unlink()
+    assert fetch(wanted, Site(Script(l=[answer, answer])), where)["download_reason"] is not None, "it is not here"
+
+
 def attempt(reason: str | None) -> dict[str, str | None]:
     return {"download_reason": reason, "fetched_url": "https://live.staticflickr.com/1/2_o.jpg"}
 
@@ -151,10 +177,6 @@ def test_only_a_batch_without_any_answer_is_an_error() -> None:
     check_reached([attempt("unavailable")] * (PHOTOS_TO_BLAME_HOST - 1))
     check_reached([attempt("no_image_url")])
     check_reached([])
-
-
-DENIED = Answer("https://h/1", "denied", 403)
-KEY = {"source": "500px", "photo_id": "1", "attempt": 0}
 
 
 def renewing(answers: Script, fresh: list[dict[str, str]], asked: list[str]) -> Site:
