@@ -40,7 +40,6 @@ BROKEN_BYTES = frozenset({"empty", "html", "truncated", "corrupt", "not_an_image
 TRANSIENT = frozenset({"rate_limited", "unavailable"})
 NOT_DOWNLOADABLE = "not_downloadable"
 NOT_THERE = frozenset({"gone", "denied", "no_image_url", NOT_DOWNLOADABLE})
-NOT_ASKED = frozenset({"no_image_url", "removed"})
 OWNERS_WORD = frozenset({"removed", "opted_out", NOT_DOWNLOADABLE})
 LOOK_AGAIN = timedelta(days=30)
 PHOTOS_TO_BLAME_HOST = 8  # fewer that fail may each have a reason of their own, and must not end the run
@@ -192,7 +191,7 @@ def check_reached(rows: Iterable[Row], is_last_try: bool = True) -> None:
     At the last try what was fetched counts: the others are rows that are due at once. Then it is raised only if not one
     of so many photos was to be had that it must be the host's fault.
     """
-    asked = [row for row in rows if row["download_reason"] not in NOT_ASKED]
+    asked = [row for row in rows if row.get("fetched_url")]
     failed = [urlsplit(row["fetched_url"]).netloc for row in asked if row["download_reason"] == "unavailable"]
     host, photos = max(Counter(failed).items(), key=lambda item: item[1], default=("", 0))
     is_all = len(failed) == len(asked) >= PHOTOS_TO_BLAME_HOST
