@@ -166,7 +166,8 @@ def test_what_is_held_stays_when_it_cannot_be_had_anew(where: Layout, answer: An
 
 
 def attempt(reason: str | None) -> dict[str, str | None]:
-    return {"download_reason": reason, "fetched_url": "https://live.staticflickr.com/1/2_o.jpg"}
+    asked = {} if reason == "no_image_url" else {"fetched_url": "https://live.staticflickr.com/1/2_o.jpg"}
+    return {"download_reason": reason, **asked}
 
 
 def test_only_a_batch_without_any_answer_is_an_error() -> None:
