@@ -1,12 +1,13 @@
 """Manifests, blobs, layout and settings."""
 
 import errno
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from storage import blobs, ledger, manifest
+from storage import blobs, ledger, manifest, partial
 from storage.errors import BlobCorrupt, DiskFull, ManifestMissing, RootNotWritable, SchemaMismatch
 from storage.layout import Layout, drafting, replacing, write_bytes
 from storage.records import SCHEMAS, FileRef, ManifestRef
@@ -146,3 +147,13 @@ def test_references_survive_json() -> None:
     """A reference is what Prefect stores; it must come back equal."""
     ref = ManifestRef(stage="filter", sha256="0" * 64, size_bytes=1, rows=2)
     assert ManifestRef.model_validate_json(ref.model_dump_json()) == ref
+
+
+def test_a_part_that_vanishes_while_parts_are_swept_harms_nobody(where: Layout) -> None:
+    """Its owner has finished between our looking and our asking; drafts of others are none of its business."""
+    where.partial.mkdir(parents=True)
+    (where.partial / "old.part").write_bytes(b"x")
+    (where.partial / ".draft.part").write_bytes(b"x")
+    (where.partial / "gone.part").symlink_to(where.partial / "nowhere")
+    assert partial.sweep(where.partial, now_s=time.time() + 2 * partial.KEEP_S) == 1
+    assert sorted(path.name for path in where.partial.iterdir()) == [".draft.part", "gone.part"]
