@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Annotated, Any, Literal, Protocol, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
@@ -148,6 +149,15 @@ Ask = web.Ask  # of a URL, and of the ETag of a file that is held already
 Rendition = dict[str, str]  # label, url
 Sighting = tuple[datetime, datetime]  # when a photo was uploaded, and when a search last showed it
 WindowRow = Mapping[str, Any]  # of records.SCHEMAS["windows"]
+
+
+def degrees(value: Any, bound: int) -> float | None:
+    """An angle between -``bound`` and ``bound``, or None."""
+    try:
+        angle_deg = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return angle_deg if isfinite(angle_deg) and abs(angle_deg) <= bound else None
 
 
 class Source(Protocol):

@@ -8,11 +8,10 @@ Source: https://www.flickr.com/services/api/ (pages flickr.photos.search, misc.u
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.sources.base import LONG_EDGE_PX, Query
+from tasks.sources.base import LONG_EDGE_PX, Query, degrees
 
 Json = Mapping[str, Any]
 Licences = Mapping[str, tuple[str, str]]  # id -> name, URL
@@ -87,15 +86,6 @@ def integer(value: Any) -> int | None:
     """A number that Flickr gives as a number or as text; None for anything else, and beyond 32 bits."""
     found = re.fullmatch(r"-?[0-9]{1,10}", text(value) or "")
     return int(found[0]) if found and abs(int(found[0])) < _INT32 else None
-
-
-def degrees(value: Any, bound: int) -> float | None:
-    """An angle between -``bound`` and ``bound``, or None."""
-    try:
-        angle_deg = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return angle_deg if isfinite(angle_deg) and abs(angle_deg) <= bound else None
 
 
 def unix_time(value: Any) -> datetime | None:

@@ -20,7 +20,7 @@ from storage.settings import Settings
 from storage.signatures import unsigned
 from tasks import web
 from tasks.errors import ConfigError
-from tasks.sources.base import Ask, Found, Query, Window
+from tasks.sources.base import Ask, Found, Query, Window, degrees
 from tasks.sources.imports import cells, tabular
 from tasks.sources.imports.answers import answer
 from tasks.sources.imports.files import inside, located, readable, url_within
@@ -152,7 +152,7 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
         "owner_id": said["owner_id"] or said["owner_name"],  # who has no id is known by name
         "tags": cells.tags(row.get("tags")) + cells.split_tag(row.get("split")),
         "uploaded_at": cells.moment(row.get("uploaded_at")), "taken_at": cells.moment(row.get("taken_at")),
-        "latitude": cells.degrees(row.get("latitude"), 90), "longitude": cells.degrees(row.get("longitude"), 180),
+        "latitude": degrees(row.get("latitude"), 90), "longitude": degrees(row.get("longitude"), 180),
         "listed_width": cells.integer(row.get("listed_width")),
         "listed_height": cells.integer(row.get("listed_height")),
     }  # fmt: skip

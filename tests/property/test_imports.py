@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from tasks import imaging
-from tasks.sources.base import Query
+from tasks.sources.base import Query, degrees
 from tasks.sources.imports import answers, cells, files, imet, instagram, png, tabular
 from tasks.sources.table import Reader, where
 
@@ -68,7 +68,7 @@ def test_no_cell_can_raise(value: Any) -> None:
     """What cannot be read is None; all text can be stored."""
     cells.integer(value)
     cells.moment(value)
-    assert cells.degrees(value, 90) is None or abs(float(value)) <= 90
+    assert degrees(value, 90) is None or abs(float(value)) <= 90
     pa.array([cells.text(value), *cells.tags(value), *cells.split_tag(value)], pa.string()).validate(full=True)
 
 

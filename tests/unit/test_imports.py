@@ -22,7 +22,7 @@ from storage.signatures import unsigned
 from tasks import imaging, web
 from tasks.errors import ConfigError
 from tasks.sources import named
-from tasks.sources.base import Found, Query
+from tasks.sources.base import Found, Query, degrees
 from tasks.sources.imports import answers, cells, idx, instagram, png
 
 SETTINGS = Settings.model_validate({})
@@ -668,5 +668,5 @@ def test_no_cell_can_raise(value: Any) -> None:
     """What cannot be read is nothing; all text can be stored."""
     for read in (cells.integer, cells.moment, cells.split_tag):
         read(value)
-    cells.degrees(value, 90)
+    degrees(value, 90)
     pa.array([cells.text(value), *cells.tags(value)], pa.string()).validate(full=True)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any
 
 _LARGEST = 2**31 - 1
@@ -44,15 +43,6 @@ def integer(value: Any) -> int | None:
     """A count of pixels."""
     found = re.fullmatch(r"\d{1,10}", text(value) or "")
     return int(found[0]) if found and int(found[0]) <= _LARGEST else None
-
-
-def degrees(value: Any, bound: int) -> float | None:
-    """An angle between -``bound`` and ``bound``."""
-    try:
-        angle_deg = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return angle_deg if isfinite(angle_deg) and abs(angle_deg) <= bound else None
 
 
 def moment(value: Any) -> datetime | None:

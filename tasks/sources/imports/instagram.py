@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import ConfigError
+from tasks.sources.base import degrees
 from tasks.sources.imports import cells
 from tasks.sources.imports.files import Walk, has_picture_name, inside, readable, url_within
 
@@ -104,7 +105,7 @@ def columns(item: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": caption, "tags": hashtags(caption or ""),
         "uploaded_at": cells.moment(item.get("creation_timestamp") or item.get("taken_at")),
-        "latitude": cells.degrees(place.get("latitude"), 90), "longitude": cells.degrees(place.get("longitude"), 180),
+        "latitude": degrees(place.get("latitude"), 90), "longitude": degrees(place.get("longitude"), 180),
     }  # fmt: skip
 
 
