@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from storage.layout import layout
 from storage.records import AuditRef, PackRef, Plan, RunRef, SnapshotRef
 from storage.settings import settings
+from tasks.export import ExportRef
 from tasks.publish import count
 from tasks.rectangles import rectangles_jpeg
 from tasks.thumbnails import contact_sheet_jpeg
@@ -92,6 +93,16 @@ def show_audit(audit: AuditRef, asked_for: Mapping[str, int]) -> None:
         + [{"what": f"known photos of the removal of {what}", "number": number} for what, number in asked_for.items()],
         key=f"dataset-{audit.dataset}-audit", description=f"Audit of {audit.dataset}",
     )  # fmt: skip
+
+
+def show_export(exported: ExportRef) -> None:
+    """Photos by split of an export, and where it lies."""
+    create_table_artifact(
+        [{"split": split, "photos": photos} for split, photos in exported.photos.items()],
+        key=f"dataset-{exported.dataset}-export-{exported.format}",
+        description=f"{exported.dataset}, version {exported.version}, as {exported.format} in `{exported.uri}`: "
+        f"{exported.size_bytes / 1e6:,.1f} MB",
+    )
 
 
 def forget_pictures(datasets: Iterable[str]) -> int:

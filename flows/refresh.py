@@ -4,7 +4,6 @@ Run: ``prefect deployment run 'refresh-dataset/crops'``, or ``refresh_dataset(da
 """
 
 import logging
-from collections import Counter
 from typing import Any
 
 from prefect import flow
@@ -12,26 +11,19 @@ from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import acquire, artifacts
+from flows.curate import Curated, curate
 from flows.exclusive import only_one
-from flows.progress import gather, one, say
-from storage import catalog, manifest
+from flows.progress import one, say
+from storage import manifest, splits
 from storage.layout import layout
-from storage.records import ManifestRef, Plan, SnapshotRef
+from storage.records import Plan, SnapshotRef
 from storage.settings import settings
-from storage.shards import shards
 from tasks import sources
 from tasks.credentials import with_keys
 from tasks.dataset import Dataset
-from tasks.dedup import dedup
-from tasks.errors import EmptyResult
-from tasks.filter import filter_photos
-from tasks.measure import measure
-from tasks.publish import join_photos, publish_snapshot
+from tasks.publish import READABLE, latest, newest_rows, publish_snapshot
 from tasks.report import report_dataset
-from tasks.rotate import rotate
-from tasks.split import split
 
-SHARD_PHOTOS = 500  # at most, of one measure or rotate task: 2 to 30 s of work
 WORKERS = 4
 PUBLISHED = "darkroom.snapshot.published"  # the event; prefect.yaml triggers trainings by it
 LOG = logging.getLogger(__name__)
@@ -57,68 +49,38 @@ def refresh_dataset(
     with only_one(f"dataset-{dataset.name}"):
         acquire.find(dataset)
         acquire.fetch(dataset)
-        joined = curate(dataset)
-        report = one("report", report_dataset.submit(joined, dataset.name, dataset.filter.model_dump(mode="json")))
-        snapshot = publish_snapshot(layout(), dataset.name, dataset.rules, joined, report, allow_jump)
+        curated = curate(dataset)
+        snapshot = publish(dataset, curated, allow_jump)
         if snapshot.is_new and announce:  # first of all: the next run would find nothing new to announce
             emit_event(
                 PUBLISHED,
                 resource={"prefect.resource.id": f"darkroom.dataset.{dataset.name}"},
                 payload={"snapshot": f"{dataset.name}@{snapshot.version}"},
             )
+        splits.grant(layout(), dataset.name)
         LOG.info("%s@%d: %s", snapshot.dataset, snapshot.version, in_words(snapshot.counts))
-        artifacts.show_snapshot(snapshot, manifest.read(layout(), joined))
+        artifacts.show_snapshot(snapshot, manifest.read(layout(), curated.joined, READABLE))
+    return snapshot
+
+
+def publish(dataset: Dataset, curated: Curated, allow_jump: bool) -> SnapshotRef:
+    """The next version of ``dataset``, or the newest if nothing differs from it."""
+    where, name = layout(), dataset.name
+    snapshot = latest(where, name, dataset.rules, curated.joined)
+    if snapshot is None:
+        before = newest_rows(where, name)
+        rules = dataset.filter.model_dump(mode="json")
+        reporting = report_dataset.submit(curated.joined, name, rules, before, curated.leakage, curated.label_account)
+        pages = {
+            "report.html": one("report", reporting), "leakage.json": curated.leakage,
+            "labels.json": curated.label_account,
+        }  # fmt: skip
+        snapshot = publish_snapshot(
+            where, name, dataset.rules, curated.joined, pages, allow_jump, split_from=curated.split_from
+        )
     return snapshot
 
 
 def in_words(counts: dict[str, int]) -> str:
     """``counts`` in one line of a log."""
     return " ".join(f"{part}={photos}" for part, photos in counts.items())
-
-
-def curate(dataset: Dataset) -> ManifestRef:
-    """One row with a verdict for every photo of the ledger."""
-    where = layout()
-    facts = manifest.write(where, "facts", catalog.facts(where, dataset.name, dataset.query_ids))
-    owners = manifest.write(where, "owners", catalog.owners(where, dataset.name, dataset.query_ids))
-    held = [
-        (prefix, manifest.write(where, "held", rows))
-        for prefix, rows in shards(catalog.held(where, dataset.name), SHARD_PHOTOS)
-    ]
-    if not held:
-        reasons = Counter(manifest.read(where, facts, ["download_reason"])["download_reason"].to_pylist())
-        why = ", ".join(f"{reason or 'not tried'} {photos:,}" for reason, photos in reasons.most_common())
-        raise EmptyResult(f"not one photo of {dataset.name!r} could be downloaded: {why}")
-    measured = gather(
-        "measure", [measure.with_options(task_run_name=f"measure {prefix}").submit(ref) for prefix, ref in held]
-    )
-    rotating = [
-        rotate.with_options(task_run_name=f"rotate {prefix}").submit(ref, dataset.rotate)
-        for (prefix, _), ref in zip(held, measured, strict=True)
-    ]
-    filtered = one("filter", filter_photos.submit(measured, dataset.filter))
-    check_kept(dataset, measured, filtered)
-    rotated = gather("rotate", rotating)
-    rotated = [turned_again(dataset, before, after) for before, after in zip(measured, rotated, strict=True)]
-    deduped = one("dedup", dedup.submit(measured, filtered, owners, dataset.dedup))
-    splits = one("split", split.submit(deduped, owners, dataset.split))
-    return one("join", join_photos.submit(facts, measured, filtered, rotated, deduped, splits, dataset.locations))
-
-
-def turned_again(dataset: Dataset, measured: ManifestRef, rotated: ManifestRef) -> ManifestRef:
-    """``rotated``, after making the turned files anew that somebody deleted since."""
-    where = layout()
-    blobs = manifest.read(where, rotated, ["blob"]).append_column("format", manifest.read(where, measured)["format"])
-    blobs = blobs.rename_columns(["sha256", "format"])
-    if not catalog.lost(where, blobs.filter(blobs["sha256"].is_valid())).num_rows:
-        return rotated
-    return one("rotate again", rotate.with_options(refresh_cache=True).submit(measured, dataset.rotate))
-
-
-def check_kept(dataset: Dataset, measured: list[ManifestRef], filtered: ManifestRef) -> None:
-    """Raise EmptyResult if the filter keeps nothing."""
-    good = manifest.read_all(layout(), measured, ["measure_reason"])["measure_reason"].null_count
-    kept = manifest.read(layout(), filtered)["filter_reason"].null_count - (filtered.rows - good)
-    if not kept:
-        rules = ", ".join(f"{name} {value}" for name, value in dataset.filter)
-        raise EmptyResult(f"the filter of {dataset.name!r} keeps none of {filtered.rows:,} photos ({rules}): relax it")

@@ -4,6 +4,7 @@ Run: ``prefect deployment run 'train-model/crops-thumbnail'``, or ``train_model(
 """
 
 import socket
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
@@ -38,7 +39,7 @@ def train_model(snapshot: str, recipe: str = "crops_thumbnail", seed: int = 0) -
     joined = manifest.write(where, "publish", table)
     plain = resolved.as_dict()
     with only_one(f"training-{socket.gethostname()}"):
-        packed = one("pack", pack.submit(select(joined), resolved.pack.frame_height, resolved.pack.frame_width))
+        packed = one("pack", pack.submit(select(joined), **asdict(resolved.pack)))
         metrics = where.run(run_id_of(packed, plain, seed)) / "metrics.jsonl"
         run = training("train", train.submit(packed, plain, seed), metrics, resolved.epochs)
         evaluated = one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed))

@@ -2,11 +2,11 @@
 
 A pack is a folder of decoded photos, written once and never changed:
 
-    pack.json        {"version": 1, "frame_height": H, "frame_width": W,
+    pack.json        {"version": 1, "frame_height": H, "frame_width": W, "pad_beyond": null, "picture": "photo",
                       "splits": {"train": {"photos": N, "frames": "train.npy", "rows": "train.parquet",
                                            "frames_sha256": "...", "rows_sha256": "..."},
                                  "val": {...}, "test": {...}}}
-    <split>.npy      uint8 [N, H, W, 3], RGB, C order: upright landscape photos reduced (antialiased) to exactly H x W
+    <split>.npy      uint8 [N, H, W, 3], RGB, C order: upright photos reduced (antialiased) to H x W, see PackSpec
     <split>.parquet  one row per frame, in the same order: source, photo_id and, if known, owner_id (strings)
 
 A file that is missing, or has other bytes or another shape than it should, makes ``open_pack`` raise ``PackDamaged``.
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import ConfigError, PackDamaged
-from models.recipes import PackSpec
+from models.frames import LATER, PackSpec
 from models.transforms import photo_keys
 
 RESIDENT_FRACTION = 0.5  # of the free memory of a GPU that frames may take
@@ -60,18 +60,18 @@ class Pack:
 
 
 def open_pack(folder: Path, spec: PackSpec, splits: Sequence[str]) -> Pack:
-    """The named splits of a pack, checked; raises ``PackDamaged``, or ``ConfigError`` for frames of another size."""
+    """The named splits of a pack, checked; raises ``PackDamaged``, or ``ConfigError`` for frames of another kind."""
     index = folder / "pack.json"
     try:
         text = index.read_bytes()
         described = json.loads(text)
         size = (int(described["frame_height"]), int(described["frame_width"]))
+        packed = PackSpec(*size, **{name: described.get(name, before) for name, before in LATER.items()})
         entries = {name: described["splits"][name] for name in splits}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackDamaged(f"{index} cannot be read ({error!r}): pack the snapshot again", path=str(index)) from error
-    if size != (spec.frame_height, spec.frame_width):
-        expected = f"{spec.frame_height} x {spec.frame_width}"
-        message = f"{folder} holds frames of {size[0]} x {size[1]}, the recipe wants {expected}: pack for this recipe"
+    if packed != spec:
+        message = f"{folder} holds frames of {packed}, the recipe wants {spec}: pack for this recipe"
         raise ConfigError(message, path=str(folder))
     return Pack(
         hashlib.sha256(text).hexdigest(), {name: _open_split(folder, name, entries[name], size) for name in splits}

@@ -12,14 +12,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from models.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class PackSpec:
-    """Size in pixels of the frames that the photos are decoded to, once."""
-
-    frame_height: int
-    frame_width: int
+from models.frames import LATER, PackSpec
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Nested mapping of JSON values."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(_plain(self)))  # type: ignore[no-any-return]
 
     @property
     def least_scale(self) -> float:
@@ -123,7 +116,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """SHA-256 over every value of the recipe."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(_plain(self), sort_keys=True).encode()).hexdigest()
 
 
 def crops_thumbnail() -> Recipe:
@@ -187,6 +180,13 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     return _build(Recipe, values, "recipe")  # type: ignore[no-any-return]
 
 
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """Nested mapping of the recipe's values, without later fields that say nothing."""
+    return asdict(
+        recipe, dict_factory=lambda items: {name: value for name, value in items if LATER.get(name, ...) != value}
+    )
+
+
 def _build(kind: type[Any], values: Any, path: str) -> Any:
     """An instance of the dataclass ``kind`` from JSON values; ``path`` is how messages call the place."""
     if not isinstance(values, Mapping):
@@ -194,7 +194,7 @@ def _build(kind: type[Any], values: Any, path: str) -> Any:
     hints = get_type_hints(kind)
     if unknown := sorted(set(values) - set(hints)):
         raise ConfigError(f"{path} has no {unknown[0]!r}: its keys are {', '.join(hints)}", key=f"{path}.{unknown[0]}")
-    if missing := [field.name for field in fields(kind) if field.name not in values]:
+    if missing := [field.name for field in fields(kind) if field.name not in {*values, *LATER}]:
         raise ConfigError(f"{path} lacks {missing[0]!r}: a recipe is complete", key=f"{path}.{missing[0]}")
     return kind(**{name: _value(hints[name], values[name], f"{path}.{name}") for name in values})
 
@@ -225,6 +225,7 @@ def _check(recipe: Recipe) -> None:
     claims = {
         "batch_size must be at least 2 (batch normalisation)": recipe.batch_size >= 2,
         "epochs must be at least 1": recipe.epochs >= 1,
+        "pack.pad_beyond must be at least 1, or null": (recipe.pack.pad_beyond or 1) >= 1,
         "crop_law.crop_probability must lie in [0, 1]": 0 <= law.crop_probability <= 1,
         "crop_law must have 0 < min_size_factor <= max_size_factor < 1": (
             0 < law.min_size_factor <= law.max_size_factor < 1

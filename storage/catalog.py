@@ -6,7 +6,7 @@ Sources of truth are the Parquet files of ledgers and snapshots; every function 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import duckdb
@@ -166,10 +166,17 @@ def held(layout: Layout, dataset: str) -> pa.Table:
 
 
 def owners(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
-    """Owner and label of every photo that was found. Schema "owners"."""
+    """The owner of every photo that was found. Schema "owners"."""
     with connect(layout, dataset, queries) as db:
-        rows = db.sql("select source, photo_id, owner_id, label from photos order by 1, 2")
+        rows = db.sql("select source, photo_id, owner_id from photos order by 1, 2")
         return rows.to_arrow_table().cast(SCHEMAS["owners"])
+
+
+def tagged(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
+    """Tags, and the label that a query gives, of every photo that was found. Schema "tagged"."""
+    with connect(layout, dataset, queries) as db:
+        rows = db.sql("select source, photo_id, tags, label from photos order by 1, 2")
+        return rows.to_arrow_table().cast(SCHEMAS["tagged"])
 
 
 def facts(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
@@ -264,17 +271,46 @@ def versions(layout: Layout, dataset: str) -> list[int]:
 
 
 def resolve(layout: Layout, snapshot: str) -> tuple[str, int]:
-    """(dataset, version) of ``name`` (its latest version) or ``name@version``; raises SnapshotMissing."""
-    name, _, version = snapshot.partition("@")
+    """(dataset, version) of ``name`` (its newest version), ``name@3``, ``name@2026-11-01`` (the newest one published
+    until the end of that day, UTC) or ``name@2026-11-01T12:00:00Z`` (until that moment). Raises SnapshotMissing."""
+    name, _, asked = snapshot.partition("@")
     known = versions(layout, name)
     if not known:
         raise SnapshotMissing(
             f"the dataset {name!r} has no snapshot below {str(layout.root)!r}: refresh it first, for instance with "
             f"prefect deployment run 'refresh-dataset/{name}'"
         )
-    if version and (not version.isdigit() or int(version) not in known):
-        raise SnapshotMissing(f"the dataset {name!r} has no version {version!r}; it has {known}")
-    return name, int(version) if version else known[-1]
+    if not asked or (asked.isdecimal() and int(asked) in known):
+        return name, int(asked) if asked else known[-1]
+    moment = None if asked.isdecimal() else _moment(asked)
+    if moment is None:
+        raise SnapshotMissing(
+            f"the dataset {name!r} has no version {asked!r}; it has {known}, and takes dates like {name}@2026-11-01 too"
+        )
+    dated = [(published_at(layout, name, version), version) for version in known]
+    until_then = [version for published, version in dated if published <= moment]
+    if not until_then:
+        first, version = min(dated)
+        raise SnapshotMissing(
+            f"the dataset {name!r} had no version at {asked}: version {version} is of {first:%Y-%m-%d %H:%M} UTC"
+        )
+    return name, until_then[-1]
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment that a date (its end) or a time (UTC unless it says otherwise) means; None if it is neither."""
+    try:
+        if len(text) == len("2026-11-01"):
+            return datetime.combine(date.fromisoformat(text), time.max, UTC)
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def published_at(layout: Layout, dataset: str, version: int) -> datetime:
+    """When a version was published."""
+    return datetime.fromisoformat(str(card(layout, dataset, version)["created_at"])).astimezone(UTC)
 
 
 def card(layout: Layout, dataset: str, version: int) -> dict[str, object]:

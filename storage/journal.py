@@ -1,17 +1,23 @@
 """The journal of a dataset: each photo that a download has done with, at once, so that a killed batch loses only what
-was in flight. One small JSON file a row (no append: object stores), until a manifest holds the rows.
+was in flight. One file for each batch, to which a row is appended as a line of JSON, until a manifest holds the rows.
+
+It is scratch of the machine that downloads, and need not lie where the rest does. A file for each photo would cost as
+much as the photo's own: making a file is dearer than filling it, and on ext4 dearer still after many were deleted.
 """
 
-import hashlib
+import fcntl
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, BinaryIO
 
 from storage import ledger, manifest
-from storage.layout import Layout, write_bytes
+from storage.layout import Layout, filling
 from storage.records import SCHEMAS, ManifestRef
 
 log = logging.getLogger(__name__)
@@ -20,24 +26,41 @@ IDENTITY = ("source", "photo_id", "attempt")
 _MOMENTS = ("fetched_at", "next_try_at")
 
 
-def note(layout: Layout, dataset: str, row: Row) -> None:
-    """Keep ``row`` until ``adopt`` or ``recover`` hands it over. Raises DiskFull."""
-    write_bytes(_path(layout, dataset, row), json.dumps(row, default=_iso).encode())
+class Journal:
+    """The rows of one batch; threads may share it, and so may processes."""
+
+    def __init__(self, stream: BinaryIO, rows: list[Row]) -> None:
+        self.rows = rows  # that earlier tries of the batch have kept
+        self._stream, self._lock = stream, Lock()
+
+    def note(self, row: Row) -> None:
+        """Keep ``row`` until ``adopt`` or ``recover`` hands it over. Raises DiskFull."""
+        line = b"\n" + json.dumps(row, default=_iso).encode()  # the break first: it may follow a torn line
+        with self._lock, filling(Path(self._stream.name)):
+            while line:
+                line = line[self._stream.write(line) :]
 
 
-def noted(layout: Layout, dataset: str, photos: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """The rows kept of these ``photos``: those of the same attempt."""
-    found = (_read(_path(layout, dataset, photo)) for photo in photos)
-    return [row for row in found if row is not None]
+@contextmanager
+def keeping(layout: Layout, dataset: str, batch: str) -> Iterator[Journal]:
+    """The journal of the batch of that digest, ours to write to; an empty one goes at the end. Raises DiskFull."""
+    path = _path(layout, dataset, batch)
+    with filling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("ab", buffering=0)
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)  # nobody recovers what is being written
+        try:
+            yield Journal(stream, _read(path))
+        finally:
+            if not os.fstat(stream.fileno()).st_size:
+                path.unlink(missing_ok=True)
 
 
-def adopt(layout: Layout, dataset: str, rows: Iterable[Row]) -> ManifestRef:
-    """``rows`` as a manifest "attempts", in the ledger; only then are they taken from the journal."""
-    rows = list(rows)
-    ref = manifest.write_rows(layout, "attempts", rows)
-    ledger.adopt(layout, dataset, ref)
-    for row in rows:
-        _path(layout, dataset, row).unlink(missing_ok=True)
+def adopt(layout: Layout, dataset: str, batch: str, rows: Iterable[Row]) -> ManifestRef:
+    """``rows``, those of ``batch``, as a manifest "attempts", in the ledger; only then does its journal go."""
+    ref = _hand_over(layout, dataset, rows)
+    _path(layout, dataset, batch).unlink(missing_ok=True)
     return ref
 
 
@@ -47,29 +70,47 @@ def recover(layout: Layout, dataset: str) -> int:
     A row that the ledger has already, because the run was killed between handing over and clearing, is there twice with
     the same attempt, which whoever reads the ledger takes for one.
     """
-    files = sorted(layout.journal(dataset).glob("*.json"))
-    rows = [row for row in map(_read, files) if row is not None]
+    files = [file for file in sorted(layout.journal(dataset).glob("*.jsonl")) if not _is_written(file)]
+    rows = [row for file in files for row in _read(file)]
     if rows:
-        adopt(layout, dataset, rows)
+        _hand_over(layout, dataset, rows)
         log.info("journal of %s: %d photos of an interrupted download are kept", dataset, len(rows))
     for file in files:  # what cannot be read is a photo to be asked for again
         file.unlink(missing_ok=True)
     return len(rows)
 
 
-def _path(layout: Layout, dataset: str, row: Mapping[str, Any]) -> Path:
-    """Where the row of one attempt lies; a digest, for an id may hold anything."""
-    identity = json.dumps([row[name] for name in IDENTITY])
-    return layout.journal(dataset) / f"{hashlib.sha256(identity.encode()).hexdigest()[:40]}.json"
+def _hand_over(layout: Layout, dataset: str, rows: Iterable[Row]) -> ManifestRef:
+    ref = manifest.write_rows(layout, "attempts", rows)
+    ledger.adopt(layout, dataset, ref)
+    return ref
 
 
-def _read(file: Path) -> Row | None:
-    """A row; None if there is none, or none that can be read."""
+def _path(layout: Layout, dataset: str, batch: str) -> Path:
+    return layout.journal(dataset) / f"{batch}.jsonl"
+
+
+def _is_written(file: Path) -> bool:
+    """Whether a download that lives has it open."""
+    with file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _read(file: Path) -> list[Row]:
+    """The rows of a file that can be read: not the last one of a process that was killed while writing it."""
+    return [row for line in file.read_bytes().splitlines() if (row := _row(line)) is not None]
+
+
+def _row(line: bytes) -> Row | None:
     try:
-        row: Row = json.loads(file.read_bytes())
+        row: Row = json.loads(line)
         for name in _MOMENTS:
             row[name] = datetime.fromisoformat(row[name]) if row.get(name) else None
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return None
     return row if set(IDENTITY) <= set(row) <= set(SCHEMAS["attempts"].names) else None
 

@@ -66,6 +66,11 @@ class Layout:
         return self.root / "runs" / run_id
 
     @property
+    def exports(self) -> Path:
+        """Snapshots in the formats of others, a folder each."""
+        return self.root / "exports"
+
+    @property
     def cache(self) -> Path:
         """Prefect's records of task outputs."""
         return self.root / "cache"
@@ -95,6 +100,17 @@ def layout() -> Layout:
 
 
 @contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """Whatever the block writes to ``path``; raises DiskFull when no space is left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left at {str(path)!r}: free some, or move DARKROOM_ROOT") from error
+        raise
+
+
+@contextmanager
 def drafting(folder: Path) -> Iterator[Path]:
     """A temporary path in ``folder``, for a file or a folder, that is gone when the block ends, unless it was renamed.
 
@@ -104,11 +120,8 @@ def drafting(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{uuid.uuid4().hex}.part"
     try:
-        yield part
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise DiskFull(f"no space left in {str(folder)!r}: free some, or move DARKROOM_ROOT") from error
-        raise
+        with filling(folder):
+            yield part
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)

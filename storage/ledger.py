@@ -12,7 +12,7 @@ from storage import manifest
 from storage.layout import Layout, drafting, replacing
 from storage.records import SCHEMAS, ManifestRef
 
-KINDS = ("listings", "windows", "attempts", "checks")
+KINDS = ("listings", "windows", "attempts", "checks", "overrides", "splits")
 MANY_FILES = 128  # of one kind; a year of weekly refreshes would leave thousands
 
 

@@ -7,7 +7,6 @@ Source: RFC 9110 sections 8.8 (validators), 13.1.5 (If-Range) and 14 (ranges).
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.errors import DiskFull
+from storage.layout import filling
 
 MANY_BYTES = 1 << 20  # fewer are soon sent again if the process is killed
 LONG_S = 1.0
@@ -89,14 +88,10 @@ class Body:
         if self._stream is None:
             self._path = None
             return
-        try:
+        with filling(self._path):
             if self._written == 0:
                 _append(self._stream, json.dumps({"validator": self.validator}).encode() + b"\n")
             _append(self._stream, self.data[self._written :])
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull("no space left for files that arrive: free some, or move DARKROOM_ROOT") from error
-            raise
         self._written = len(self.data)
 
 

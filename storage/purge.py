@@ -1,4 +1,4 @@
-"""Deleting what is left of removed photos: bytes, outputs of stages, packs, predictions, rows of ledgers.
+"""Deleting what is left of removed photos: bytes, outputs of stages, packs, exports, predictions, rows of ledgers.
 
 Everything follows from the removals and from what lies below the root, never from the memory of a run: whoever is
 interrupted begins again. The ledgers are last, because they say whose a photo is and which bytes it has.
@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +26,10 @@ REMOVED, REMOVAL = "removed", "removal"  # reason and stage of a published row o
 READ = (*COLUMNS, "blob", "download_reason", "reason_stage")
 WITH_ROWS = (
     "stages/*/*.parquet", "runs/*/predictions.parquet", "packs/*/*.parquet", "datasets/*/snapshots/[0-9]*/*.parquet",
-    "datasets/*/ledger/*/*.parquet",
+    "datasets/*/ledger/*/*.parquet", "exports/*/photos.parquet",
 )  # fmt: skip
 IMPLIED = "its owner or its bytes were removed"
+_DOOMED = ".removed"  # an export on its way out: nobody reads or writes it under this name
 DRAFT_S = 24 * 3600.0  # a draft that is older belongs to nobody
 
 
@@ -127,8 +129,9 @@ def _blob_files(layout: Layout, digest: str) -> list[Path]:
 
 
 def delete_outputs(layout: Layout, left: Remains) -> int:
-    """Delete outputs of stages that have a row of a removed photo, and all pages: they are made again; how many."""
-    files = [*left.below(layout.root / "stages"), *(layout.root / "stages").glob("report/*.html")]
+    """Delete outputs of stages with a row of a removed photo, all pages and accounts; how many."""
+    stages = layout.root / "stages"
+    files = [*left.below(stages), *stages.glob("report/*.html"), *stages.glob("*/*.json")]
     for path in files:
         path.unlink(missing_ok=True)
     return len(files)
@@ -140,6 +143,20 @@ def delete_packs(layout: Layout, left: Remains) -> int:
     for folder in folders:
         (folder / "pack.json").unlink(missing_ok=True)  # first: what is half deleted is no pack
         shutil.rmtree(folder)
+    return len(folders)
+
+
+def delete_exports(layout: Layout, left: Remains) -> int:
+    """Delete the exports, finished or not, that hold a removed photo; how many. What was exported to another place is
+    not known here."""
+    folders = sorted({path.parent for path in left.below(layout.exports)}, key=lambda path: path.suffix != _DOOMED)
+    for folder in folders:
+        with suppress(FileNotFoundError):  # whoever was writing it has noticed, and deleted it
+            is_doomed = folder.suffix == _DOOMED
+            doomed = folder if is_doomed else folder.rename(folder.with_name(folder.name + _DOOMED))
+            for path in [path for path in doomed.iterdir() if path.name != "photos.parquet"]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(doomed)  # and its keys last: whoever is interrupted finds it again
     return len(folders)
 
 

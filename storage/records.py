@@ -9,7 +9,7 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: probes, quantisation, entropy; labels, decisions
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 KEY = [("source", pa.string()), ("photo_id", pa.string())]
@@ -37,8 +37,12 @@ MEASURE = [
     ("exif_orientation", pa.int8()), ("long_px", pa.int32()), ("short_px", pa.int32()), ("aspect_milli", pa.int32()),
     ("exif_make", pa.string()), ("exif_model", pa.string()), ("exif_software", pa.string()), ("exif_taken", MOMENT),
     ("edit_tier", pa.string()), ("edit_evidence", pa.list_(pa.string())),
+    ("quantisation", pa.string()),  # digest of a JPEG's quantisation tables
+    ("ijg_quality", pa.int8()), ("is_progressive", pa.bool_()),  # quality 1..100 if the tables are exactly IJG's
     ("phash", pa.binary(32)), ("phash_orientations", pa.binary(256)),  # the eight hashes by EXIF value 1..8
+    ("phash_probes", pa.binary()),  # tasks.hashing.VIEW: 16 bytes for each part that is hashed; empty if flat
     ("sharpness", pa.float32()), ("brightness", pa.float32()), ("is_grey", pa.bool_()),
+    ("entropy", pa.float32()),  # bits of the grey histogram: little is low information
     ("thumbnail", pa.binary(1024)),  # 32 x 32, grey, uint8, upright
     ("measure_reason", pa.string()),
 ]  # fmt: skip
@@ -51,10 +55,12 @@ DEDUP = [
     ("dedup_reason", pa.string()),
 ]  # fmt: skip
 SPLIT = [("group_id", pa.string()), ("split", pa.string()), ("split_reason", pa.string())]
-OWNER = [("owner_id", pa.string()), ("label", pa.string())]
+OWNER = [("owner_id", pa.string())]
+DECISION = [("decision", pa.string()), ("relabel", pa.string())]  # a person's: keep or reject; another label
+LABELS = [("label", pa.string()), ("labels", pa.list_(pa.string())), ("labels_reason", pa.string())]
 VERDICT = [("verdict", pa.bool_()), ("reason", pa.string()), ("reason_stage", pa.string())]
 
-_NO_FACTS = {"query_id", "observed_at", "fallbacks", "listed_etag", "is_open"}
+_NO_FACTS = {"query_id", "observed_at", "fallbacks", "listed_etag", "is_open", "label"}
 _FACTS = [field for field in LISTING if field[0] not in _NO_FACTS]
 LICENCE_NOW = [("licence_now", pa.string())]  # where it is no longer the one under which the file was downloaded
 SCHEMAS: dict[str, pa.Schema] = {
@@ -77,6 +83,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         *KEY, ("owner_id", pa.string()), ("sha256", pa.string()), ("reason", pa.string()), ("proof", pa.string()),
         ("removed_at", MOMENT),
     ]),
+    "overrides": pa.schema([  # a person's decisions, the latest of its kind counts
+        *KEY, ("decision", pa.string()), ("label", pa.string()), ("note", pa.string()), ("decided_by", pa.string()),
+        ("decided_at", MOMENT),
+    ]),
+    "splits": pa.schema([  # which split a photo was published in; ``rules``: digest of the rules that gave it
+        *KEY, ("group_id", pa.string()), ("split", pa.string()), ("rules", pa.string()), ("version", pa.int32()),
+    ]),
     "known": pa.schema(KEY),
     "attempts": pa.schema(KEY + DOWNLOAD + ATTEMPT),
     "wanted": pa.schema([
@@ -87,6 +100,10 @@ SCHEMAS: dict[str, pa.Schema] = {
     ]),
     "held": pa.schema([*KEY, ("sha256", pa.string()), ("format", pa.string())]),
     "owners": pa.schema(KEY + OWNER),
+    "tagged": pa.schema([*KEY, ("tags", pa.list_(pa.string())), ("label", pa.string())]),
+    "decided": pa.schema(KEY + DECISION),
+    "given": pa.schema([*KEY, ("group_id", pa.string()), ("split", pa.string())]),
+    "labels": pa.schema(KEY + LABELS),
     "facts": pa.schema(KEY + _FACTS + LICENCE_NOW + DOWNLOAD),
     "measure": pa.schema([*KEY, ("sha256", pa.string()), ("format", pa.string()), *MEASURE]),
     "filter": pa.schema(KEY + FILTER),
@@ -98,7 +115,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("owner_id", pa.string()), ("split", pa.string()), ("blob", pa.string()), ("format", pa.string()),
         ("net_op", pa.int8()),
     ]),
-    "publish": pa.schema(KEY + _FACTS + LICENCE_NOW + DOWNLOAD + MEASURE + FILTER + ROTATE + DEDUP + SPLIT + VERDICT),
+    "publish": pa.schema(
+        KEY + _FACTS + LICENCE_NOW + DOWNLOAD + MEASURE + FILTER + ROTATE + DEDUP + LABELS + SPLIT
+        + DECISION + VERDICT
+    ),
 }  # fmt: skip
 
 

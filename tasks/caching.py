@@ -26,7 +26,7 @@ from prefect.tasks import Task
 from prefect.utilities.hashing import hash_objects
 from pydantic import BaseModel
 
-from storage import manifest
+from storage import garbage, manifest
 from storage.layout import Layout, layout
 from storage.records import FileRef, ManifestRef, PackRef
 from storage.settings import CHECKOUT
@@ -51,24 +51,42 @@ class Code:
     files: tuple[str, ...] = ()
 
 
-_PICTURES = ("tasks.imaging", "tasks.exif")
+_PICTURES = ("tasks.imaging", "tasks.exif", "tasks.containers")
 _DECODERS = ("simplejpeg", "pillow", "numpy")
+_COPIES = (
+    "tasks.dedup", "tasks.copies", "tasks.candidates", "tasks.registering", "tasks.hashing", "tasks.groups", *_PICTURES,
+)  # fmt: skip
+_GROUPING = ("tasks.grouping", "tasks.groups", "tasks.stratify", "tasks.shares")
 CODE: dict[str, Code] = {
     "search": Code(version="1"),
     "download": Code(version="2"),
     "audit": Code(version="1"),
-    "measure": Code(("tasks.measure", "tasks.edits", *_PICTURES, "storage.records"), _DECODERS),
+    "measure": Code(
+        ("tasks.measure", "tasks.hashing", "tasks.edits", "tasks.programs", "tasks.quantisation", *_PICTURES,
+         "storage.records"),
+        _DECODERS,
+    ),
     "filter": Code(("tasks.filter", "storage.records"), ("duckdb",)),
-    "rotate": Code(("tasks.rotate", *_PICTURES, "storage.records"), ("turbojpeg", *_DECODERS)),
-    "dedup": Code(("tasks.dedup", "tasks.groups", *_PICTURES, "storage.records"), ("duckdb", *_DECODERS)),
-    "split": Code(("tasks.split", "tasks.groups", "storage.records"), ("duckdb",)),
-    "publish": Code(("tasks.publish", "tasks.card", "storage.records"), ("duckdb",)),
-    "pack": Code(("tasks.pack", *_PICTURES), _DECODERS),
+    "rotate": Code(("tasks.rotate", "tasks.lossless", *_PICTURES, "storage.records"), ("turbojpeg", *_DECODERS)),
+    "dedup": Code((*_COPIES, "storage.records"), ("duckdb", *_DECODERS)),
+    "labels": Code(
+        ("tasks.labels", "tasks.label_account", "tasks.vocabulary", "storage.overrides", "storage.records"),
+        ("duckdb", "simplemma"),
+    ),
+    "split": Code(("tasks.split", *_GROUPING, "storage.records"), ("duckdb", "numpy")),
+    "leakage": Code(
+        ("tasks.leakage", "tasks.split", *_COPIES, *_GROUPING, "storage.records"),
+        ("duckdb", *_DECODERS),
+    ),
+    "join": Code(("tasks.join", "storage.records"), ("duckdb",)),
+    "pack": Code(("tasks.pack", "tasks.odd_pictures", "models.frames", *_PICTURES), _DECODERS),
     "train": Code(("models",), ("torch", "torchvision", "numpy")),
     "evaluate": Code(("models",), ("torch", "torchvision", "torchmetrics", "numpy")),
     "report": Code(
-        ("tasks.report", "tasks.dataset_page", "tasks.run_page", "tasks.figures", "tasks.figures_run",
-         "tasks.rectangles", "tasks.thumbnails", *_PICTURES, "storage.records"),
+        ("tasks.report", "tasks.dataset_page", "tasks.page_rows", "tasks.page_charts", "tasks.page_galleries",
+         "tasks.page_labels", "tasks.page_changes", "tasks.page_proof", "tasks.run_page", "tasks.figures",
+         "tasks.figures_run", "tasks.rectangles", "tasks.thumbnails", *_PICTURES, "storage.snapshots",
+         "storage.records"),
         ("matplotlib", "jinja2", "duckdb", *_DECODERS),
         files=("tasks/templates",),
     ),
@@ -114,8 +132,12 @@ class StageCache(CachePolicy):
         """``stage/digest``; turns a kept result whose files are gone or damaged into a miss."""
         key = f"{self.stage}/{digest(self.stage, inputs, self.code)}"
         store = task_ctx.result_store
-        if store.exists(key) and not all(intact(layout(), ref) for ref in references(store.read(key).result)):
-            store.write(key=key, obj=None, expiration=datetime.now(UTC) - timedelta(seconds=1))
+        if store.exists(key):
+            kept = list(references(store.read(key).result))
+            if all(intact(layout(), ref) for ref in kept):
+                garbage.mark_used(layout(), kept)
+            else:
+                store.write(key=key, obj=None, expiration=datetime.now(UTC) - timedelta(seconds=1))
         return key
 
 

@@ -1,17 +1,15 @@
-"""What travels with a published dataset: README.md (a dataset card) and ATTRIBUTION.csv.
+"""What travels with a published dataset: README.md (a dataset card), ATTRIBUTION.csv, LICENCES.csv and croissant.json.
 
 Source: the questions of Gebru et al., "Datasheets for Datasets", CACM 64 (2021); the YAML header is what the Hugging
 Face Hub reads; attribution has title, author, source, licence and changes, as Creative Commons recommends.
 """
 
-import csv
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import jinja2
@@ -19,22 +17,49 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.records import SPLITS
+from tasks.croissant import croissant
+from tasks.licences import UNSTATED, hub_licence, licence_report, licences_csv, marks, quarantined
+from tasks.spreadsheet import csv_of
 
 FLICKR_HOST = "www.flickr.com"
 FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc."
 COLUMNS = ("source", "photo_id", "title", "author", "author_id", "page_url", "licence", "licence_url", "changes")
-UNTITLED, UNKNOWN, UNSTATED = "untitled", "unknown", "unstated"
+UNTITLED, UNKNOWN = "untitled", "unknown"
 TURNED = {1: "turned 90° counter-clockwise", 3: "turned 90° clockwise"}
-FORMULA = re.compile(r"^[\s\x00-\x1f]*[=+\-@＝＋－＠|%]")  # a spreadsheet would run it
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-HUB_LICENCES = frozenset(  # the Creative Commons licences that the Hub has a word for
-    [f"cc-by-{v}" for v in ("2.0", "2.5", "3.0", "4.0")] + [f"cc-by-{kind}-{v}" for kind, versions in {
-        "sa": ("3.0", "4.0"), "nc": ("2.0", "3.0", "4.0"), "nd": ("4.0",), "nc-nd": ("3.0", "4.0"),
-        "nc-sa": ("2.0", "3.0", "4.0"),
-    }.items() for v in versions]
-)  # fmt: skip
-CC0 = re.compile(r"\bcc0\b|publicdomain/zero")
-CC = re.compile(r"(?:licenses/|\bcc[ -])(by[a-z -]*?)[ /-](\d\.\d)")
+HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+TABLES: dict[str, str] = {split: f"{split}.parquet" for split in SPLITS}
+READING = """```python
+import pyarrow.parquet as pq
+
+rows = pq.read_table("train.parquet").to_pylist()
+row = rows[0]                     # source, photo_id, title, owner_name, licence, width, height, ...
+row["blob"], row["format"]        # the digest that names its bytes: blobs/ab/cd/<digest>.<extension>
+row["net_op"]                     # the EXIF orientation that is still to be applied; 1 = none
+```
+
+`report.html` shows the photos, `snapshot.json` has the digest of every file, `croissant.json` describes the tables."""
+
+
+class Files(NamedTuple):
+    """What a card says about the files beside it. ``data``: where the rows of a split lie; ``reading``: Markdown."""
+
+    data: Mapping[str, str] = TABLES
+    reading: str = READING
+    is_export: bool = False
+    has_locations: bool = False
+
+
+def companions(table: pa.Table, facts: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, bytes]:
+    """All files that travel with the Parquet files of a snapshot, by name. ``table``: its rows, kept and rejected
+    (schema "publish"); ``facts``: what snapshot.json says; ``digests``: sha256 of the Parquet files by name."""
+    texts = {
+        "README.md": dataset_card(table, facts),
+        "ATTRIBUTION.csv": attribution(table),
+        "LICENCES.csv": licences_csv(table),
+        "croissant.json": json.dumps(croissant(table, facts, digests), indent=1, ensure_ascii=False) + "\n",
+    }
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def kept(table: pa.Table) -> pa.Table:
@@ -44,14 +69,14 @@ def kept(table: pa.Table) -> pa.Table:
 
 def attribution(table: pa.Table) -> str:
     """CSV with whom to thank for every kept photo and what was changed; safe to open in a spreadsheet."""
-    stream = io.StringIO()
-    writer = csv.writer(stream)
-    writer.writerow(COLUMNS)
+    return csv_of(COLUMNS, map(credit, _rows(kept(table))))
+
+
+def _rows(photos: pa.Table) -> Iterator[dict[str, Any]]:
     used = ("source", "photo_id", "title", "owner_name", "owner_id", "page_url", "licence", "licence_url", "net_op",
             "landscape_turns", "blob", "sha256", "exif_orientation")  # fmt: skip
-    for row in kept(table).select(used).to_pylist():
-        writer.writerow(map(cell, credit(row)))
-    return stream.getvalue()
+    for batch in photos.select(used).to_batches(max_chunksize=10_000):
+        yield from batch.to_pylist()
 
 
 def credit(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -70,15 +95,6 @@ def changes(row: Mapping[str, Any]) -> str:
     return "turned upright" if row["blob"] and row["blob"] != row["sha256"] else "none"
 
 
-def cell(text: str) -> str:
-    """``text`` on one line and, if a spreadsheet could take it for a formula, behind an apostrophe.
-
-    Source: OWASP, "CSV Injection".
-    """
-    text = re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", text)
-    return f"'{text}" if FORMULA.match(text) else text
-
-
 def plain(text: object) -> str:
     """``text`` as one line of Markdown that shows exactly it: no markup, no HTML, no table cell of its own."""
     flat = re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", str(text))
@@ -86,27 +102,17 @@ def plain(text: object) -> str:
     return re.sub(r"([\\`*_\[\]()|#!~$:])", r"\\\1", flat)
 
 
-def hub_licence(name: str | None, url: str | None) -> str:
-    """A licence as the Hub spells it: ``other`` if it has no word for it, ``unknown`` if none is stated."""
-    given = f"{url or ''} {name or ''}".strip().lower()
-    if CC0.search(given):
-        return "cc0-1.0"
-    found = CC.search(given)
-    word = f"cc-{found[1].replace(' ', '-')}-{found[2]}" if found else ""
-    return word if word in HUB_LICENCES else "other" if given else "unknown"
-
-
 def size_category(photos: int) -> str:
     """The Hub's word for a dataset of ``photos``."""
     return next((word for limit, word in SIZES if photos < limit), "n>1M")
 
 
-def header(table: pa.Table, facts: Mapping[str, Any]) -> str:
+def header(table: pa.Table, facts: Mapping[str, Any], data: Mapping[str, str]) -> str:
     """The YAML block that the Hub reads; every value is JSON, which is YAML that nobody can break out of."""
     photos = kept(table)
     pairs = set(zip(photos["licence"].to_pylist(), photos["licence_url"].to_pylist(), strict=True))
     present = [split for split in SPLITS if facts["counts"].get(split)]
-    files = [{"split": "validation" if split == "val" else split, "path": f"{split}.parquet"} for split in present]
+    files = [{"split": HUB_SPLITS[split], "path": data[split]} for split in present]
     fields: dict[str, Any] = {
         "pretty_name": f"{facts['dataset']}, version {facts['version']}",
         "license": sorted({hub_licence(name, url) for name, url in pairs}) or ["unknown"],
@@ -136,35 +142,80 @@ def divided(photos: pa.Table, column: str) -> int:
     return int(counts.filter(pc.field("split_count_distinct") > 1).num_rows)
 
 
-def described(table: pa.Table, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers that the card quotes."""
+def listed(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, int]]:
+    """(name, number) of all numbers in ``value``, however deep."""
+    for key, item in value.items():
+        name = f"{before} {key}".strip().replace("_", " ")
+        yield from listed(item, name) if isinstance(item, Mapping) else [(name, item)]
+
+
+def labels_by_split(photos: pa.Table) -> list[tuple[str, dict[str, int]]]:
+    """(label, photos by split) of each label, the most frequent first; a photo counts for each of its labels."""
+    keys = ["label", "labels", "split"]
+    found: dict[str, dict[str, int]] = {}
+    counted = Counter(zip(*(map(_hashable, photos[key].to_pylist()) for key in keys), strict=True))
+    for (label, labels, split), number in counted.items():
+        for name in labels or filter(None, [label]):
+            of_label = found.setdefault(name, dict.fromkeys(SPLITS, 0))
+            of_label[split] = of_label.get(split, 0) + number
+    return sorted(found.items(), key=lambda entry: (-sum(entry[1].values()), entry[0]))
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def described(table: pa.Table, facts: Mapping[str, Any], files: Files) -> dict[str, Any]:
+    """What the card quotes."""
     photos = kept(table)
-    owners = Counter(owner for owner in photos["owner_id"].to_pylist() if owner)
-    groups = Counter(group for group in photos["duplicate_group"].to_pylist() if group)
-    sides = [pc.quantile(photos[side], [0.0, 0.5, 1.0]).to_pylist() for side in ("long_px", "short_px")]
-    hosts = {urlsplit(url).netloc for url in table["page_url"].to_pylist() if url}
+    hosts = sorted({urlsplit(url).netloc for url in table["page_url"].to_pylist() if url})
+    licences, leakage = licence_report(table), facts.get("leakage") or {}
     return {
-        "facts": facts, "header": header(table, facts), "rules": fenced(facts["rules"]), "splits": SPLITS,
-        "found": table.num_rows, "kept": photos.num_rows, "owners": len(owners),
-        "most_by_owner": max(owners.values(), default=0),
-        "nameless": photos.num_rows - owners.total(), "bytes": pc.sum(photos["bytes"]).as_py() or 0,
-        "licences": Counter(name or UNSTATED for name in photos["licence"].to_pylist()).most_common(),
-        "labels": Counter(label for label in photos["label"].to_pylist() if label).most_common(),
-        "uploaded": period(photos, "uploaded_at"),
-        "taken": period(photos, "taken_at"), "sides": sides if photos.num_rows and sides[0][0] is not None else None,
-        "turned": pc.sum(pc.not_equal(photos["blob"], photos["sha256"])).as_py() or 0,
+        "facts": facts, "files": files, "header": header(table, facts, files.data), "rules": fenced(facts["rules"]),
+        "splits": SPLITS, "found": table.num_rows, "kept": photos.num_rows, "bytes": total(photos["bytes"]),
+        "licences": licences, "marks": marks, "quarantined": quarantined(table),
+        "no_derivatives": sum(entry.kept for entry in licences if entry.terms.no_derivatives),
+        "relicensed": sum(sum(entry.changed_to.values()) for entry in licences),
+        "labels": labels_by_split(photos), "uploaded": period(photos, "uploaded_at"),
+        "taken": period(photos, "taken_at"), "sides": sides(photos),
+        "turned": total(pc.not_equal(photos["blob"], photos["sha256"])),
+        "later": total(pc.not_equal(photos["net_op"], 1)),
         "divided": {column: divided(photos, column) for column in ("owner_id", "duplicate_group")},
-        "later": pc.sum(pc.not_equal(photos["net_op"], 1)).as_py() or 0,
-        "located": photos.num_rows - photos["latitude"].null_count, "repeated": groups.total() - len(groups),
-        "notice": FLICKR_NOTICE if FLICKR_HOST in hosts else "", "hosts": sorted(hosts),
+        "located": photos.num_rows - photos["latitude"].null_count,
+        "notice": FLICKR_NOTICE if FLICKR_HOST in hosts else "", "hosts": hosts,
+        "across": leakage.get("across_splits"), "shares": leakage.get("shares", {}).get("splits"),
+        "changes": list(listed(facts.get("changes") or {})),
+        **concentration(photos),
     }  # fmt: skip
 
 
-def dataset_card(table: pa.Table, facts: Mapping[str, Any]) -> str:
-    """README.md of a snapshot. ``table``: joined rows (schema "publish"); ``facts``: what snapshot.json says."""
+def concentration(photos: pa.Table) -> dict[str, int]:
+    """How the photos are shared out among owners and duplicate groups."""
+    owners = Counter(owner for owner in photos["owner_id"].to_pylist() if owner)
+    groups = Counter(group for group in photos["duplicate_group"].to_pylist() if group)
+    return {
+        "owners": len(owners), "most_by_owner": max(owners.values(), default=0),
+        "nameless": photos.num_rows - owners.total(), "repeated": groups.total() - len(groups),
+    }  # fmt: skip
+
+
+def sides(photos: pa.Table) -> list[list[float]] | None:
+    """Least, median and greatest long and short side in px; None without photos."""
+    found = [pc.quantile(photos[side], [0.0, 0.5, 1.0]).to_pylist() for side in ("long_px", "short_px")]
+    return found if photos.num_rows and found[0][0] is not None else None
+
+
+def total(column: pa.ChunkedArray) -> int:
+    """The sum of ``column``; of claims, how many are true."""
+    return int(pc.sum(column).as_py() or 0)
+
+
+def dataset_card(table: pa.Table, facts: Mapping[str, Any], files: Files = Files()) -> str:  # noqa: B008  frozen
+    """README.md of a snapshot, or of what was exported of it. ``table``: joined rows (schema "publish"); ``facts``:
+    what snapshot.json says; ``files``: what lies beside the card."""
     markdown = jinja2.Environment(  # not HTML: ``plain`` escapes what Markdown would read
         loader=jinja2.PackageLoader("tasks"), autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     markdown.filters |= {"plain": plain, "count": lambda n: f"{n:,}", "day": lambda when: f"{when:%Y-%m-%d}"}
-    return markdown.get_template("card.md.j2").render(described(table, facts))
+    return markdown.get_template("card.md.j2").render(described(table, facts, files))

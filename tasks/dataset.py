@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks import sources
 from tasks.dedup import DedupRules
 from tasks.filter import FilterRules
+from tasks.labels import LabelRules
 from tasks.rotate import RotateMode
 from tasks.sources import SourceName
 from tasks.sources.base import Query
@@ -24,6 +25,7 @@ class Dataset(BaseModel):
     filter: Annotated[FilterRules, Field(description="Which photos are good enough.")] = FilterRules()
     rotate: Annotated[RotateMode, Field(description="landscape: portraits are turned; upright; none.")] = "landscape"
     dedup: Annotated[DedupRules, Field(description="When two photos are the same.")] = DedupRules()
+    labels: Annotated[LabelRules, Field(description="What photos are called when training.")] = LabelRules()
     split: Annotated[SplitRules, Field(description="Shares of train, val and test.")] = SplitRules()
     locations: Annotated[bool, Field(description="Publish where photos were taken.")] = False
 

@@ -1,48 +1,36 @@
-"""Group pictures that are the same, whatever was done to them since, and keep the largest of each group.
+"""Group pictures that are the same, whatever was done to them since, and keep one of each group.
 
-Candidates are wide: equal bytes, or 256-bit perceptual hashes that are near in any of the eight orientations. Every
-candidate is then verified on the thumbnails: their fine structure (what a blur takes away) must correlate. A flat
-picture has none, so it is a duplicate of equal bytes only.
+Equal bytes are duplicates; so are photos whose thumbnails can be laid over each other (``tasks.copies``). A flat
+picture is a duplicate of equal bytes only. Of each group one photo is kept: one that a person wants kept, then the one
+with most pixels, then a camera's own file before a developed or edited one, then the earliest by key.
 
-Source: ``tests/bench/duplicates.py`` on 225 photographs, a changed copy of each: all are found again after JPEG quality
-50, half and quarter size, gamma 1.6, brightness x 1.3, loss of colour, a watermark, turns by 90 and 180 degrees, mirror
-and a crop of 2 %; 99 % after a crop of 5 % and a turn by 2 degrees; half after a crop of 10 % or with a frame. No two
-different photographs are linked, of 25,200 pairs.
+Source: ``tests/bench/duplicates.py``, which measures what is found again and what is confused.
 """
 
-import hashlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise, product
-from typing import Any
+from collections import Counter
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage import manifest
+from storage import manifest, streaming
 from storage.layout import layout
-from storage.records import ManifestRef
-from tasks import caching, imaging
-from tasks.groups import components
+from storage.records import SCHEMAS, ManifestRef
+from tasks import caching
+from tasks.candidates import Indices
+from tasks.copies import Photos, bytes_of, equal_bytes, equal_pictures, photos_of
+from tasks.groups import Forest
+
+__all__ = ["DedupRules", "Photos", "dedup", "dedup_rows", "equal_pictures", "photos_of"]
 
 LOG = logging.getLogger(__name__)
-MIN_CORRELATION = 0.65
-MIN_STRUCTURE = 1.0  # standard deviation of a thumbnail's fine structure, of 255: below lies mostly rounding
-_SHIFT_PX = 2  # of 32: how far a crop or a frame may have moved the picture
-_MARGIN_PX = 4  # of 32: left out, so that a frame is not taken for the picture
-_BLUR_PX = 7
-_ROWS, _COLUMNS = 16, 8192  # of one tile of hash comparisons: its arrays stay in the processor's cache
-_PAIRS = 2048  # verified at once
-
-Hashes = npt.NDArray[np.uint64]
-Structure = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.intp]
+_BATCH_ROWS = 50_000
+TIERS = ["camera_original", "developed", "unknown", "edited"]
 
 
 class DedupRules(BaseModel):
@@ -51,201 +39,128 @@ class DedupRules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="Duplicates")
 
     max_distance_bits: int = Field(
-        64, ge=0, le=96, description="Hashes that differ in at most so many of 256 bits are compared closely."
+        7, ge=0, le=7, description="Sketches that differ in at most so many of 64 bits are compared closely."
     )
     max_per_owner: int | None = Field(None, ge=1, description="Most photos of one owner; empty sets no limit.")
 
 
-@dataclass(frozen=True)
-class Photos:
-    """The photos that take part, by photo key.
-
-    ``hashes``: photo x 8 orientations x 4 words; ``thumbnails``: photo x 32 x 32.
-    """
-
-    keys: list[tuple[str, str]]
-    owners: list[str]
-    sha256: list[str]
-    areas: list[int]
-    hashes: Hashes
-    thumbnails: npt.NDArray[np.uint8]
-
-    def name(self, index: int) -> str:
-        """``source/photo_id``."""
-        return "/".join(self.keys[index])
+def groups(photos: Photos, max_distance_bits: int) -> Indices:
+    """For each photo the first that shows the same picture."""
+    forest = Forest(len(photos))
+    later, firsts = equal_bytes(photos.sha256)
+    forest.join(zip(later.tolist(), firsts.tolist(), strict=True))
+    forest.join(equal_pictures(photos, max_distance_bits))
+    return forest.roots(np.arange(len(photos)))
 
 
-def photos_of(table: pa.Table) -> Photos:
-    """``table`` (one row per photo, in the order of their keys) as arrays."""
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    hashes = np.frombuffer(b"".join(columns["phash_orientations"]), dtype=np.uint64)
-    thumbnails = np.frombuffer(b"".join(columns["thumbnail"]), dtype=np.uint8)
-    return Photos(
-        keys=list(zip(columns["source"], columns["photo_id"], strict=True)),
-        owners=columns["owner_id"],
-        sha256=columns["sha256"],
-        areas=[long * short for long, short in zip(columns["long_px"], columns["short_px"], strict=True)],
-        hashes=hashes.reshape(-1, 8, 4),
-        thumbnails=thumbnails.reshape(-1, 32, 32),
-    )
+def representatives(table: pa.Table, roots: Indices) -> Indices:
+    """For each photo the one that stands for its group. ``table``: decision, long_px, short_px, edit_tier, by key."""
+    is_kept = pc.fill_null(pc.equal(table["decision"], "keep"), False).to_numpy()
+    pixels = pc.multiply(table["long_px"].cast(pa.int64()), table["short_px"].cast(pa.int64())).to_numpy()
+    tiers = pc.fill_null(pc.index_in(table["edit_tier"], pa.array(TIERS)), len(TIERS)).to_numpy()
+    order = np.lexsort((np.arange(len(roots)), tiers, -pixels, ~is_kept, roots))
+    best = np.empty(len(roots), np.intp)
+    best[roots[order[::-1]]] = order[::-1]  # what is written last, the first of its group, stays
+    return np.asarray(best[roots])
 
 
-def near_pairs(hashes: Hashes, max_distance_bits: int) -> Iterator[tuple[Indices, Indices, Indices]]:
-    """Batches of (first, second, orientation): ``second`` turned by ``orientation`` is near ``first``, an earlier one.
+def distances(hashes: npt.NDArray[np.uint64], members: Indices, best: Indices) -> npt.NDArray[np.int16]:
+    """Bits in which each of ``members`` differs from the one that stands for it, in its nearest orientation.
 
     ``hashes``: photo x 8 orientations x 4 words.
     """
-    size = len(hashes)
-    upright = np.ascontiguousarray(hashes[:, 0].T)
-    turned = np.ascontiguousarray(hashes.reshape(size * 8, 4).T)
-    for row in range(0, size, _ROWS):
-        for column in range(row * 8, size * 8, _COLUMNS):
-            rows, columns = upright[:, row : row + _ROWS, None], turned[:, None, column : column + _COLUMNS]
-            distance = np.zeros((rows.shape[1], columns.shape[2]), dtype=np.uint16)
-            for word in range(4):
-                distance += np.bitwise_count(rows[word] ^ columns[word])
-            first, second = np.nonzero(distance <= max_distance_bits)
-            first, (second, orientation) = first + row, np.divmod(second + column, 8)
-            later = second > first
-            if later.any():
-                yield first[later], second[later], orientation[later] + 1
+    differences = hashes[members] ^ hashes[best[members], :1]
+    bits = np.bitwise_count(differences).sum(axis=2, dtype=np.int16)
+    return np.asarray(bits.min(axis=1, initial=256))
 
 
-def _blur_matrix(size: int, window: int) -> Structure:
-    """A moving mean over ``window`` as a matrix; beyond the edge the last pixel goes on."""
-    matrix: Structure = np.zeros((size, size), dtype=np.float32)
-    for row in range(size):
-        for place in range(row - window // 2, row + window // 2 + 1):
-            matrix[row, min(max(place, 0), size - 1)] += 1 / window
-    return matrix
-
-
-def fine_structure(thumbnails: npt.NDArray[np.uint8]) -> Structure:
-    """Each thumbnail less its own blur: what is left tells pictures apart, where skies and horizons do not."""
-    blur = _blur_matrix(thumbnails.shape[1], _BLUR_PX)
-    sharp = thumbnails.astype(np.float32)
-    return np.asarray(sharp - blur @ sharp @ blur.T, dtype=np.float32)
-
-
-def _unit(windows: Structure) -> Structure:
-    """Windows as vectors of mean 0 and length 1."""
-    flat = windows.reshape(len(windows), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.asarray(flat / np.maximum(length, 1e-6), dtype=np.float32)
-
-
-def correlation(first: Structure, second: Structure) -> npt.NDArray[np.float32]:
-    """Normalised cross-correlation of each pair of thumbnails, the best over small shifts."""
-    side = first.shape[1] - 2 * _MARGIN_PX
-    core = _unit(first[:, _MARGIN_PX : _MARGIN_PX + side, _MARGIN_PX : _MARGIN_PX + side])
-    places = range(_MARGIN_PX - _SHIFT_PX, _MARGIN_PX + _SHIFT_PX + 1)
-    found = [(core * _unit(second[:, y : y + side, x : x + side])).sum(axis=1) for y, x in product(places, repeat=2)]
-    return np.asarray(np.max(found, axis=0), dtype=np.float32)
-
-
-def verified(structure: Structure, first: Indices, second: Indices, orientation: Indices) -> Iterator[tuple[int, int]]:
-    """The candidates whose thumbnails show the same picture."""
-    for start in range(0, len(first), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        turned = np.stack([
-            imaging.make_upright(structure[index], int(value))
-            for index, value in zip(second[part], orientation[part], strict=True)
-        ])  # fmt: skip
-        is_same = correlation(structure[first[part]], turned) >= MIN_CORRELATION
-        yield from zip(first[part][is_same].tolist(), second[part][is_same].tolist(), strict=True)
-
-
-def equal_bytes(sha256: list[str]) -> list[tuple[int, int]]:
-    """Links between photos of the same bytes, each with the next."""
-    holders: dict[str, list[int]] = defaultdict(list)
-    for index, digest in enumerate(sha256):
-        holders[digest].append(index)
-    return [link for members in holders.values() for link in pairwise(members)]
-
-
-def equal_pictures(photos: Photos, max_distance_bits: int) -> Iterator[tuple[int, int]]:
-    """Links between photos that show the same picture in different bytes."""
-    structure = fine_structure(photos.thumbnails)
-    has_structure = structure.std(axis=(1, 2)) >= MIN_STRUCTURE
-    _, firsts = np.unique(np.array(photos.sha256, dtype=str), return_index=True)
-    chosen = np.sort(firsts[has_structure[firsts]])
-    for first, second, orientation in near_pairs(photos.hashes[chosen], max_distance_bits):
-        yield from verified(structure, chosen[first], chosen[second], orientation)
-
-
-def duplicate_groups(photos: Photos, rules: DedupRules) -> list[list[int]]:
-    """Groups of two or more, the representative first: the largest area, then the earliest key."""
-    links = [*equal_bytes(photos.sha256), *equal_pictures(photos, rules.max_distance_bits)]
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, root in enumerate(components(len(photos.keys), links)):
-        members[root].append(index)
-    return [
-        sorted(group, key=lambda index: (-photos.areas[index], photos.keys[index]))
-        for group in members.values()
-        if len(group) > 1
-    ]
-
-
-def over_limit(photos: Photos, kept: Iterable[int], max_per_owner: int) -> set[int]:
-    """Those of ``kept`` beyond the first ``max_per_owner`` of their owner, in an order by the hash of the key."""
-    of_owner: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index in kept:
-        if photos.owners[index]:
-            of_owner[photos.keys[index][0], photos.owners[index]].append(index)
-
-    def order(index: int) -> bytes:
-        return hashlib.sha256(photos.name(index).encode()).digest()
-
-    return {index for group in of_owner.values() for index in sorted(group, key=order)[max_per_owner:]}
-
-
-def dedup_rows(photos: Photos, rules: DedupRules) -> list[dict[str, Any]]:
-    """The dedup columns of each photo."""
-    rows: list[dict[str, Any]] = [{"source": source, "photo_id": photo_id} for source, photo_id in photos.keys]
-    for representative, *others in duplicate_groups(photos, rules):
-        name = photos.name(representative)
-        rows[representative]["duplicate_group"] = name
-        for index in others:
-            distance = np.bitwise_count(photos.hashes[representative, 0] ^ photos.hashes[index]).sum(axis=1).min()
-            rows[index] |= {"duplicate_group": name, "duplicate_of": name, "distance_bits": int(distance)}
-            rows[index]["dedup_reason"] = "duplicate"
-    if rules.max_per_owner is not None:
-        kept = [index for index, row in enumerate(rows) if "dedup_reason" not in row]
-        for index in over_limit(photos, kept, rules.max_per_owner):
-            rows[index]["dedup_reason"] = "owner_limit"
-    return rows
-
-
-_TAKING_PART = """
-    SELECT source, photo_id, sha256, long_px, short_px, phash_orientations, thumbnail,
-           coalesce(owner_id, '') AS owner_id
-    FROM measured JOIN judged USING (source, photo_id) LEFT JOIN owners USING (source, photo_id)
-    WHERE measure_reason IS NULL AND filter_reason IS NULL
-    ORDER BY source, photo_id
+_LIMIT = """
+    SELECT place FROM (
+        SELECT place, is_kept, row_number() OVER (
+            PARTITION BY source, owner_id ORDER BY is_kept DESC, sha256(source || '/' || photo_id), photo_id
+        ) AS rank FROM offered WHERE owner_id <> '')
+    WHERE rank > $most AND NOT is_kept
+    ORDER BY place
 """
 
 
-def taking_part(measured: pa.Table, judged: pa.Table, owners: pa.Table) -> pa.Table:
-    """The rows that measure and filter keep, with their owner (empty if unknown), by photo key."""
+def over_limit(table: pa.Table, offered: npt.NDArray[np.bool_], max_per_owner: int) -> Indices:
+    """Places of the ``offered`` photos beyond the first ``max_per_owner`` of their owner, ordered by a hash of the key.
+
+    Those that a person wants kept come first and are never beyond.
+    """
+    columns = table.select(["source", "photo_id", "owner_id"])
+    columns = columns.append_column("place", pa.array(np.arange(table.num_rows)))
+    columns = columns.append_column("is_kept", pc.fill_null(pc.equal(table["decision"], "keep"), False))
     with duckdb.connect() as database:
-        for name, table in (("measured", measured), ("judged", judged), ("owners", owners)):
-            database.register(name, table)
-        chosen: pa.Table = database.sql(_TAKING_PART).to_arrow_table()
-        return chosen
+        database.register("offered", columns.filter(pa.array(offered)))
+        found = database.sql(_LIMIT, params={"most": max_per_owner}).to_arrow_table()
+    return np.asarray(found["place"].to_numpy())
+
+
+def dedup_rows(table: pa.Table, photos: Photos, rules: DedupRules) -> pa.Table:
+    """The dedup columns of each photo of ``table``, which has the columns of ``taking_part``, in the same order."""
+    size = table.num_rows
+    best = representatives(table, groups(photos, rules.max_distance_bits))
+    is_member = best != np.arange(size)
+    is_grouped = is_member.copy()
+    is_grouped[best[is_member]] = True
+    is_kept = pc.fill_null(pc.equal(table["decision"], "keep"), False).to_numpy()
+    reasons = np.where(is_member & ~is_kept, 1, 0)
+    if rules.max_per_owner is not None:
+        reasons[over_limit(table, reasons == 0, rules.max_per_owner)] = 2
+    hashes = bytes_of(table["phash_orientations"])[0].view(np.uint64).reshape(-1, 8, 4)
+    bits = np.zeros(size, np.int16)
+    members = np.flatnonzero(is_member)
+    bits[members] = distances(hashes, members, best)
+    columns = {
+        "source": table["source"], "photo_id": table["photo_id"],
+        "duplicate_group": photos.names.take(pa.array(best, mask=~is_grouped)),
+        "duplicate_of": photos.names.take(pa.array(best, mask=~is_member)),
+        "distance_bits": pa.array(bits, mask=~is_member),
+        "dedup_reason": pa.array(["duplicate", "owner_limit"]).take(pa.array(reasons - 1, mask=reasons == 0)),
+    }  # fmt: skip
+    return pa.table(columns, schema=SCHEMAS["dedup"])
+
+
+_TAKING_PART = """
+    SELECT source, photo_id, sha256, long_px, short_px, edit_tier, phash_orientations, phash_probes,
+           coalesce(owner_id, '') AS owner_id, decision
+    FROM measured JOIN judged USING (source, photo_id)
+        LEFT JOIN owners USING (source, photo_id) LEFT JOIN decided USING (source, photo_id)
+    WHERE measure_reason IS NULL AND filter_reason IS NULL
+    ORDER BY source, photo_id
+"""
+_THUMBNAILS = "SELECT place, thumbnail FROM measured JOIN chosen USING (source, photo_id)"
+
+
+def taking_part(database: duckdb.DuckDBPyConnection) -> tuple[pa.Table, npt.NDArray[np.uint8]]:
+    """The rows that measure and filter keep, by photo key, with owner (or empty) and decision; their thumbnails.
+
+    The thumbnails (row x bytes) come in pieces and go straight to their places: sorted with the rest they would take
+    twice the memory.
+    """
+    table: pa.Table = database.sql(_TAKING_PART).to_arrow_table()
+    places = pa.array(np.arange(table.num_rows))
+    database.register("chosen", table.select(["source", "photo_id"]).append_column("place", places))
+    thumbnails = np.empty((table.num_rows, 0), np.uint8)
+    for batch in database.sql(_THUMBNAILS).to_arrow_reader(_BATCH_ROWS):
+        data = bytes_of(pa.chunked_array([batch["thumbnail"]]))[0].reshape(batch.num_rows, -1)
+        if not thumbnails.size:
+            thumbnails = np.empty((table.num_rows, data.shape[1]), np.uint8)
+        thumbnails[batch["place"].to_numpy()] = data
+    return table, thumbnails
 
 
 @task(**caching.stage("dedup"))
-def dedup(measured: list[ManifestRef], filtered: ManifestRef, owners: ManifestRef, rules: DedupRules) -> ManifestRef:
+def dedup(
+    measured: list[ManifestRef], filtered: ManifestRef, owners: ManifestRef, decided: ManifestRef, rules: DedupRules
+) -> ManifestRef:
     """Duplicate groups and reasons for every photo that measure and filter keep."""
     where = layout()
-    columns = [
-        "source", "photo_id", "sha256", "long_px", "short_px", "phash_orientations", "thumbnail", "measure_reason",
-    ]  # fmt: skip
-    table = taking_part(
-        manifest.read_all(where, measured, columns), manifest.read(where, filtered), manifest.read(where, owners)
-    )
-    rows = dedup_rows(photos_of(table), rules)
-    counts = Counter(row.get("dedup_reason", "kept") for row in rows)
+    with streaming.database(where, measured=measured, judged=filtered, owners=owners, decided=decided) as database:
+        table, thumbnails = taking_part(database)
+    rows = dedup_rows(table, photos_of(table, thumbnails), rules)
+    counts = Counter(reason or "kept" for reason in rows["dedup_reason"].to_pylist())
     LOG.info("dedup: %s", " ".join(f"{reason}={count}" for reason, count in sorted(counts.items())))
-    return manifest.write_rows(where, "dedup", rows)
+    return manifest.write(where, "dedup", rows)

@@ -21,7 +21,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from storage import blobs, journal, manifest, partial, removals
-from storage.journal import Row
+from storage.journal import Journal, Row
 from storage.layout import Layout, layout
 from storage.records import ManifestRef
 from storage.removals import Blocked
@@ -218,17 +218,16 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def fetch_all(photos: list[Row], site: Site, where: Layout, dataset: str) -> list[Row]:
+def fetch_all(photos: list[Row], site: Site, where: Layout, book: Journal) -> list[Row]:
     """``attempts`` rows of ``photos``; each is in the journal once it is final. Raises DiskFull with that intact."""
 
     def one(photo: Row) -> Row:
         row = fetch(photo, site, where)
         if row["download_reason"] not in TRANSIENT:
-            journal.note(where, dataset, row)
+            book.note(row)
         return row
 
-    done = journal.noted(where, dataset, photos)
-    known = {(row["source"], row["photo_id"]) for row in done}
+    known = {(row["source"], row["photo_id"]) for row in book.rows}
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="download")
     try:  # each in a copy of the context, where Prefect's settings and its run are
         futures = [
@@ -236,7 +235,7 @@ def fetch_all(photos: list[Row], site: Site, where: Layout, dataset: str) -> lis
             for photo in photos
             if (photo["source"], photo["photo_id"]) not in known
         ]
-        return done + [future.result() for future in futures]
+        return book.rows + [future.result() for future in futures]
     finally:
         threads.shutdown(cancel_futures=True)
 
@@ -258,9 +257,10 @@ def download(source: str, dataset: str, wanted: ManifestRef) -> ManifestRef:
         site.ask(keys), lambda photo_id: site.renew(photo_id, keys), lambda photo_id: site.inspect(photo_id, keys),
         removals.blocked(where),
     )  # fmt: skip
-    rows = fetch_all(manifest.read(where, wanted).to_pylist(), at, where, dataset)
+    with journal.keeping(where, dataset, wanted.sha256) as book:
+        rows = fetch_all(manifest.read(where, wanted).to_pylist(), at, where, book)
     check_reached(rows, is_last_try())
     counts = Counter(row["download_reason"] or "fetched" for row in rows)
     log.info("download %s: %s", wanted.sha256[:12], " ".join(f"{name}={count}" for name, count in counts.most_common()))
     partial.sweep(where.partial)
-    return journal.adopt(where, dataset, rows)
+    return journal.adopt(where, dataset, wanted.sha256, rows)

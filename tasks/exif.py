@@ -1,118 +1,52 @@
-"""What a picture file says about itself: EXIF, XMP and Photoshop blocks of JPEG, PNG and WEBP files.
+"""What the EXIF block of a JPEG, PNG or WEBP file says: camera, programs, times, sizes, orientation.
 
 Reads bytes without a library, because a broken block must cost a photo its facts and nothing else: every offset is
 checked, no chain is followed further than one step, and nothing is ever raised.
 
-Source: CIPA DC-008 (EXIF 2.32) section 4.6; TIFF 6.0 section 2; PNG third edition section 11; WebP container format.
+Source: CIPA DC-008 (EXIF 2.32) section 4.6; TIFF 6.0 section 2.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal, NamedTuple
 
-_MAKE, _MODEL, _SOFTWARE, _ORIENTATION = 0x010F, 0x0110, 0x0131, 0x0112
+from tasks.containers import Blocks, blocks_of
+
+_MAKE, _MODEL, _SOFTWARE, _ORIENTATION, _MODIFIED = 0x010F, 0x0110, 0x0131, 0x0112, 0x0132
 _PROCESSING_SOFTWARE, _EXIF_IFD, _TAKEN, _TAKEN_OFFSET = 0x000B, 0x8769, 0x9003, 0x9011
+_WIDTH, _HEIGHT, _MAKER_NOTE, _WINDOWS_PADDING = 0xA002, 0xA003, 0x927C, 0xEA1C
+_STORED_WIDTH, _STORED_HEIGHT, _THUMBNAIL, _THUMBNAIL_BYTES = 0x0100, 0x0101, 0x0201, 0x0202
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _INTEGERS = {1, 3, 4}
-_EXIF_PREFIX = b"Exif\x00\x00"
-_XMP_PREFIX = b"http://ns.adobe.com/xap/1.0/\x00"
-_PNG_XMP = b"XML:com.adobe.xmp\x00"
 _TEXT_LIMIT = 200  # characters: longer ones are padding or abuse
 _MOMENT = re.compile(r"(\d{4})[:/-](\d{2})[:/-](\d{2})[ T](\d{2}):(\d{2}):(\d{2})")
 
-Chunk = tuple[bytes, int, int]
+Entry = tuple[int, int, int]
+Turn = Callable[[bytes], bytes | None]
 
 
 class ExifFacts(NamedTuple):
-    """``orientation`` is 1 where absent or invalid; ``taken`` counts as UTC where the camera noted no offset."""
+    """``orientation`` is 1 where absent or invalid; ``taken`` counts as UTC where the camera noted no offset.
+
+    ``modified_after_s``: from the shutter to the last writing of the file, by the camera's clock. ``noted_size``:
+    (width, height) of the pixels as EXIF notes it. ``thumbnail``: the embedded JPEG. ``is_windows_tagged``: Windows
+    left room for tags of its own.
+    """
 
     orientation: int = 1
     make: str | None = None
     model: str | None = None
     software: str | None = None
     taken: datetime | None = None
-
-
-class Embedded(NamedTuple):
-    """Blocks of a file other than pixels. ``exif``: where its TIFF bytes lie, (start, end)."""
-
-    exif: tuple[int, int] | None
-    xmp: bytes
-    photoshop: bytes
-    is_saved_for_web: bool
-    is_progressive: bool
-    has_more_pictures: bool
-
-
-def chunks(data: bytes) -> Iterator[Chunk]:
-    """(kind, start, end) of each segment of a JPEG (kind = its marker byte), or each chunk of a PNG or WEBP."""
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_segments(data)
-    if data[:4] == b"\x89PNG":
-        return _length_first(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _name_first(data)
-    return iter(())
-
-
-def _jpeg_segments(data: bytes) -> Iterator[Chunk]:
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in {0xDA, 0xD9} or end > len(data) or end < at + 4:
-            return
-        yield bytes([marker]), at + 4, end
-        at = end
-
-
-def _length_first(data: bytes) -> Iterator[Chunk]:
-    at = 8
-    while at + 12 <= len(data):
-        start, end = at + 8, at + 8 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data):
-            return
-        yield data[at + 4 : at + 8], start, end
-        at = end + 4
-
-
-def _name_first(data: bytes) -> Iterator[Chunk]:
-    at = 12
-    while at + 8 <= len(data):
-        start, end = at + 8, at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-        if end > len(data):
-            return
-        yield data[at : at + 4], start, end
-        at = end + (end & 1)
-
-
-def embedded(data: bytes) -> Embedded:
-    """The blocks of ``data`` that are not pixels; the first of each kind counts."""
-    exif_at: tuple[int, int] | None = None
-    xmp = photoshop = b""
-    kinds: set[str] = set()
-    for kind, start, end in chunks(data):
-        head = data[start : min(end, start + 32)]
-        if (kind == b"\xe1" and head.startswith(_EXIF_PREFIX)) or kind in {b"eXIf", b"EXIF"}:
-            exif_at = exif_at or (start + 6 * head.startswith(_EXIF_PREFIX), end)
-        elif kind == b"\xe1" and head.startswith(_XMP_PREFIX):
-            xmp = xmp or data[start + len(_XMP_PREFIX) : end]
-        elif kind == b"XMP " or (kind == b"iTXt" and head.startswith(_PNG_XMP)):
-            xmp = xmp or data[start:end]
-        elif kind == b"\xed" and head.startswith(b"Photoshop"):
-            photoshop += data[start:end]
-        elif kind == b"\xec" and head.startswith(b"Ducky"):
-            kinds.add("web")
-        elif kind in {b"\xc2", b"\xca"}:
-            kinds.add("progressive")
-        elif (kind == b"\xe2" and head.startswith(b"MPF")) or kind in {b"acTL", b"ANIM"}:
-            kinds.add("more")
-    return Embedded(exif_at, xmp, photoshop, "web" in kinds, "progressive" in kinds, "more" in kinds)
+    processing_software: str | None = None
+    modified_after_s: int | None = None
+    noted_size: tuple[int, int] | None = None
+    thumbnail: bytes = b""
+    has_maker_note: bool = False
+    is_windows_tagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,9 +59,9 @@ class _Tiff:
     def integer(self, at: int, size: int) -> int:
         return int.from_bytes(self.block[at : at + size], self.order)
 
-    def entries(self, at: int) -> dict[int, tuple[int, int, int]]:
+    def entries(self, at: int) -> dict[int, Entry]:
         """(type, value's place, its bytes) by tag, of the directory at ``at``; the first of each tag counts."""
-        found: dict[int, tuple[int, int, int]] = {}
+        found: dict[int, Entry] = {}
         if not 8 <= at <= len(self.block) - 2:
             return found
         count = min(self.integer(at, 2), (len(self.block) - at - 2) // 12)
@@ -139,13 +73,35 @@ class _Tiff:
                 found.setdefault(self.integer(entry, 2), (kind, place, size))
         return found
 
-    def number(self, entry: tuple[int, int, int] | None) -> int | None:
+    @cached_property
+    def main(self) -> dict[int, Entry]:
+        """The first directory."""
+        return self.entries(self.integer(4, 4))
+
+    @property
+    def link(self) -> int:
+        """Where the offset of the second directory, that of the thumbnail, lies."""
+        first = self.integer(4, 4)
+        return first + 2 + 12 * self.integer(first, 2)
+
+    @cached_property
+    def details(self) -> dict[int, Entry]:
+        """The EXIF directory."""
+        return self.entries(self.number(self.main.get(_EXIF_IFD)) or 0)
+
+    def thumbnail(self) -> tuple[int, int]:
+        """(start, end) of the embedded JPEG; (0, 0) if there is none."""
+        entries = self.entries(self.integer(self.link, 4))
+        start, size = (self.number(entries.get(tag)) or 0 for tag in (_THUMBNAIL, _THUMBNAIL_BYTES))
+        return (start, start + size) if start and size and start + size <= len(self.block) else (0, 0)
+
+    def number(self, entry: Entry | None) -> int | None:
         """The first value of an integer entry."""
         if entry is None or entry[0] not in _INTEGERS:
             return None
         return self.integer(entry[1], _SIZES[entry[0]])
 
-    def text(self, entry: tuple[int, int, int] | None) -> str | None:
+    def text(self, entry: Entry | None) -> str | None:
         """A text entry up to its first NUL, without control characters; None if nothing is left."""
         if entry is None or entry[0] not in {1, 2, 7}:
             return None
@@ -156,11 +112,21 @@ class _Tiff:
             text = raw.decode("latin-1")
         return "".join(letter for letter in text if letter.isprintable()).strip()[:_TEXT_LIMIT] or None
 
+    def with_number(self, entry: Entry | None, value: int) -> "_Tiff":
+        """The same bytes but for an integer entry, if it is there and can hold ``value``."""
+        if entry is None or entry[0] not in _INTEGERS or value >= 256 ** _SIZES[entry[0]]:
+            return self
+        return self.with_bytes(entry[1], value.to_bytes(_SIZES[entry[0]], self.order))
 
-def _tiff(data: bytes, where: tuple[int, int] | None) -> _Tiff | None:
-    if where is None:
-        return None
-    block = data[where[0] : where[1]]
+    def with_bytes(self, at: int, new: bytes) -> "_Tiff":
+        """The same bytes but for ``new`` ones at a place."""
+        return _Tiff(self.block[:at] + new + self.block[at + len(new) :], self.order)
+
+
+def _tiff(blocks: Blocks) -> _Tiff | None:
+    """The EXIF block of a file."""
+    start, end = blocks.first("exif") or (0, 0)
+    block = blocks.data[start:end]
     orders: dict[bytes, Literal["little", "big"]] = {b"II*\x00": "little", b"MM\x00*": "big"}
     order = orders.get(block[:4])
     return None if order is None else _Tiff(block, order)
@@ -168,25 +134,42 @@ def _tiff(data: bytes, where: tuple[int, int] | None) -> _Tiff | None:
 
 def exif(data: bytes) -> ExifFacts:
     """The EXIF facts of a JPEG, PNG or WEBP file; what is absent or broken is None (orientation: 1). Never raises."""
-    return facts(data, embedded(data))
+    return facts(blocks_of(data))
 
 
-def facts(data: bytes, blocks: Embedded) -> ExifFacts:
-    """As ``exif``, where ``blocks`` are at hand already."""
-    tiff = _tiff(data, blocks.exif)
+def facts(blocks: Blocks) -> ExifFacts:
+    """As ``exif``, where the blocks are at hand already."""
+    tiff = _tiff(blocks)
     if tiff is None:
         return ExifFacts()
-    main = tiff.entries(tiff.integer(4, 4))
-    details = tiff.entries(tiff.number(main.get(_EXIF_IFD)) or 0)
+    main, details = tiff.main, tiff.details
     orientation = tiff.number(main.get(_ORIENTATION)) or 1
-    software = tiff.text(main.get(_SOFTWARE)) or tiff.text(main.get(_PROCESSING_SOFTWARE))
+    taken, offset = tiff.text(details.get(_TAKEN)), tiff.text(details.get(_TAKEN_OFFSET))
+    thumbnail_start, thumbnail_end = tiff.thumbnail()
     return ExifFacts(
         orientation=orientation if orientation <= 8 else 1,
         make=tiff.text(main.get(_MAKE)),
         model=tiff.text(main.get(_MODEL)),
-        software=software,
-        taken=_moment(tiff.text(details.get(_TAKEN)), tiff.text(details.get(_TAKEN_OFFSET))),
+        software=tiff.text(main.get(_SOFTWARE)),
+        taken=_moment(taken, offset),
+        processing_software=tiff.text(main.get(_PROCESSING_SOFTWARE)),
+        modified_after_s=_seconds_between(taken, tiff.text(main.get(_MODIFIED))),
+        noted_size=_noted_size(tiff, details),
+        thumbnail=tiff.block[thumbnail_start:thumbnail_end],
+        has_maker_note=_MAKER_NOTE in details,
+        is_windows_tagged=_WINDOWS_PADDING in main or _WINDOWS_PADDING in details,
     )
+
+
+def _noted_size(tiff: _Tiff, details: dict[int, Entry]) -> tuple[int, int] | None:
+    width, height = (tiff.number(details.get(tag)) for tag in (_WIDTH, _HEIGHT))
+    return (width, height) if width and height else None
+
+
+def _seconds_between(taken: str | None, modified: str | None) -> int | None:
+    """By one clock, so that its offset does not matter."""
+    first, last = _moment(taken, None), _moment(modified, None)
+    return None if first is None or last is None else int((last - first).total_seconds())
 
 
 def _moment(text: str | None, offset: str | None) -> datetime | None:
@@ -202,23 +185,40 @@ def _moment(text: str | None, offset: str | None) -> datetime | None:
         return None
 
 
-def upright_exif(data: bytes) -> bytes | None:
-    """The TIFF bytes of ``data`` with its orientation set to 1; None without EXIF. Nothing else in them moves."""
-    where = embedded(data).exif
-    tiff = _tiff(data, where)
+def turned_exif(blocks: Blocks, is_transposed: bool, turn: Turn) -> bytes | None:
+    """The TIFF bytes of a file whose pixels were turned upright; None without EXIF. As long as before, nothing moves.
+
+    The orientation is 1, noted sizes are those of the turned picture, and the thumbnail is turned by ``turn``, too; one
+    that does not turn, or not into its old room, is unlinked: better none than one that lies on its side.
+    """
+    tiff = _tiff(blocks)
     if tiff is None:
         return None
-    entry = tiff.entries(tiff.integer(4, 4)).get(_ORIENTATION)
-    if entry is None or entry[0] not in _INTEGERS:
-        return tiff.block
-    size = _SIZES[entry[0]]
-    return tiff.block[: entry[1]] + (1).to_bytes(size, tiff.order) + tiff.block[entry[1] + size :]
+    tiff = tiff.with_number(tiff.main.get(_ORIENTATION), 1)
+    if is_transposed:
+        tiff = _with_sides_swapped(tiff, tiff.details, _WIDTH, _HEIGHT)
+        tiff = _with_sides_swapped(tiff, tiff.main, _STORED_WIDTH, _STORED_HEIGHT)
+    return _with_thumbnail_turned(tiff, turn).block
 
 
-def reset_orientation(data: bytes) -> bytes:
-    """The file ``data`` with its EXIF orientation set to 1 in place; only for JPEG, whose segments have no checksum."""
-    where = embedded(data).exif
-    block = upright_exif(data)
-    if where is None or block is None:
-        return data
-    return data[: where[0]] + block + data[where[1] :]
+def _with_sides_swapped(tiff: _Tiff, entries: dict[int, Entry], first: int, second: int) -> _Tiff:
+    """Each of two integer entries has the other's value, if both are there."""
+    values = [tiff.number(entries.get(tag)) for tag in (second, first)]
+    if None in values:
+        return tiff
+    for tag, value in zip((first, second), values, strict=True):
+        tiff = tiff.with_number(entries.get(tag), value or 0)
+    return tiff
+
+
+def _with_thumbnail_turned(tiff: _Tiff, turn: Turn) -> _Tiff:
+    start, end = tiff.thumbnail()
+    if not end:
+        return tiff
+    turned = turn(tiff.block[start:end])
+    if turned is None or len(turned) > end - start:
+        return tiff.with_bytes(tiff.link, bytes(4))
+    entries = tiff.entries(tiff.integer(tiff.link, 4))
+    tiff = tiff.with_bytes(start, turned.ljust(end - start, b"\x00"))
+    tiff = tiff.with_number(entries.get(_THUMBNAIL_BYTES), len(turned))
+    return tiff.with_number(entries.get(_ORIENTATION), 1)

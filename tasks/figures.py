@@ -16,7 +16,9 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Floats = npt.NDArray[np.float64]
@@ -28,9 +30,9 @@ PALETTE = {
 }  # fmt: skip
 INK, MUTED, LINE = PALETTE["ink"], PALETTE["muted"], PALETTE["line"]
 KEPT, REJECTED, ACCENT, SECOND = PALETTE["kept"], PALETTE["rejected"], PALETTE["accent"], PALETTE["second"]
-SIZE_INCHES = (4.9, 3.1)  # half a desktop page and a whole phone, so that 9 pt stays readable on both
-VECTOR_POINTS = 1_500  # beyond, dots are drawn as pixels: a file of 100,000 marks would be 10 MB
-RASTER_DPI = 160
+SIZE_INCHES = (4.1, 2.8)  # half a desktop page and a whole phone, so that 9 pt stays readable on both
+CURVE_POINTS = 500  # as fine as a curve can be seen; a point for each of 100,000 owners would be 3 MB
+LEAST_DOT_PT2, LARGEST_DOT_PT2 = 4.0, 220.0  # areas
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 9.0,
     "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": LINE, "xtick.color": MUTED, "ytick.color": MUTED,
@@ -64,7 +66,7 @@ def drawing(name: str, heights: Sequence[float] = (1.0,)) -> Iterator[Drawing]:
             axes.set_facecolor("none")
         yield sheet
         stream = io.BytesIO()
-        figure.savefig(stream, format="svg", dpi=RASTER_DPI, metadata={"Date": None, "Creator": None})
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
         sheet.svg = themed(stream.getvalue().decode()).encode()
 
 
@@ -83,28 +85,34 @@ def thousands(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def legend(axes: Axes, **options: Any) -> None:
+def legend(axes: Axes) -> Legend:
     """Name what is drawn, above the panel where it hides nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2, handlelength=1.4, **options)
+    return axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2, handlelength=1.4)
 
 
-def sizes(kept_px: Floats, rejected_px: Floats, rules: Rules) -> bytes:
-    """Long against short side, (N, 2) arrays of pixels, with the least sides and the aspect band of ``rules``."""
+def sizes(kept: Floats, rejected: Floats, rules: Rules) -> bytes:
+    """Long against short side with the least sides and the aspect band of ``rules``.
+
+    Arrays are (N, 3): long side and short side in pixels, and the number of photos that one bubble stands for.
+    """
     with drawing("sizes") as sheet:
         axes = sheet.axes
-        count = len(kept_px) + len(rejected_px)
-        for points, colour, label in ((rejected_px, REJECTED, "rejected"), (kept_px, KEPT, "kept")):
-            if len(points):
+        both = np.vstack([kept, rejected])
+        longest, shortest, most = both.max(axis=0)
+        for cells, colour, label in ((rejected, REJECTED, "rejected"), (kept, KEPT, "kept")):
+            if len(cells):
                 axes.scatter(
-                    points[:, 0], points[:, 1], s=11 if count < VECTOR_POINTS else 3, color=colour, alpha=0.6,
-                    linewidths=0, label=f"{label} ({len(points):,})", rasterized=count > VECTOR_POINTS,
+                    cells[:, 0], cells[:, 1], s=LEAST_DOT_PT2 + (LARGEST_DOT_PT2 - LEAST_DOT_PT2) * cells[:, 2] / most
+                    if most > 1 else 3 * LEAST_DOT_PT2, color=colour, alpha=0.6, linewidths=0,
+                    label=label,
                 )  # fmt: skip
-        longest, shortest = np.vstack([kept_px, rejected_px]).max(axis=0) * 1.06
-        axes.set(xlim=(0, longest), ylim=(0, shortest), xlabel="long side, px", ylabel="short side, px")
+        axes.set(xlim=(0, 1.06 * longest), ylim=(0, 1.06 * shortest), xlabel="long side, px", ylabel="short side, px")
         rule_lines(axes, rules, longest)
         thousands(axes.xaxis)
         thousands(axes.yaxis)
-        legend(axes, markerscale=1.6 if count < VECTOR_POINTS else 3)
+        for handle in legend(axes).legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([LARGEST_DOT_PT2 / 6])
     return sheet.svg
 
 
@@ -129,17 +137,45 @@ def aspects(kept: Floats, rejected: Floats) -> bytes:
     with drawing("aspects") as sheet:
         axes = sheet.axes
         low, high = 1 / 3, 3.0
-        edges = np.geomspace(low, high, 46).tolist()
-        stacks = [np.clip(kept, low, high), np.clip(rejected, low, high)]
-        axes.hist(stacks, bins=edges, stacked=True, color=[KEPT, REJECTED], label=["kept", "rejected"])
+        stacked(axes, np.clip(kept, low, high), np.clip(rejected, low, high), np.geomspace(low, high, 46))
         axes.set_xscale("log")
         ticks = {0.5: "1:2", 2 / 3: "2:3", 1.0: "1:1", 4 / 3: "4:3", 1.5: "\n3:2", 16 / 9: "16:9", 2.5: "5:2"}
         axes.set_xticks(list(ticks), list(ticks.values()))
         axes.minorticks_off()
-        axes.set(xlim=(low, high), xlabel="width : height, as displayed", ylabel="photos")
-        axes.grid(axis="x", visible=False)
-        thousands(axes.yaxis)
-        legend(axes)
+        axes.set(xlim=(low, high), xlabel="width : height, as displayed")
+    return sheet.svg
+
+
+def stacked(axes: Axes, kept: Floats, rejected: Floats, edges: Floats) -> None:
+    """Histograms of ``kept`` and ``rejected`` photos on top of each other."""
+    axes.hist(
+        [kept, rejected], bins=edges.tolist(), stacked=True, color=[KEPT, REJECTED], label=["kept", "rejected"],
+        rwidth=0.92,
+    )  # fmt: skip
+    axes.set(ylabel="photos")
+    axes.grid(axis="x", visible=False)
+    thousands(axes.yaxis)
+    legend(axes)
+
+
+QUALITIES: Mapping[str, tuple[str, Floats]] = {
+    "brightness": ("mean grey level", np.linspace(0, 255, 35)),
+    "sharpness": ("variance of the Laplacian", np.geomspace(1, 1e4, 35)),
+    "entropy": ("entropy, bits", np.linspace(0, 8, 33)),
+}
+
+
+def quality(name: str, kept: Floats, rejected: Floats) -> bytes:
+    """Histogram of one of QUALITIES; what lies beyond its axis stands in the outermost bars."""
+    label, edges = QUALITIES[name]
+    with drawing(name) as sheet:
+        axes = sheet.axes
+        stacked(axes, np.clip(kept, edges[0], edges[-1]), np.clip(rejected, edges[0], edges[-1]), edges)
+        axes.set(xlim=(edges[0], edges[-1]), xlabel=label)
+        if name == "sharpness":
+            axes.set_xscale("log")
+            axes.minorticks_off()
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return sheet.svg
 
 
@@ -174,17 +210,11 @@ def lorenz(photos_by_owner: Floats) -> bytes:
     """Share of photos held by the least prolific share of owners (Lorenz curve) against an equal share for all."""
     with drawing("lorenz") as sheet:
         axes = sheet.axes
-        ordered = np.sort(photos_by_owner)
-        photos_percent = np.concatenate([[0.0], 100 * np.cumsum(ordered) / ordered.sum()])
-        owners_percent = np.linspace(0.0, 100.0, len(photos_percent))
+        shares = np.concatenate([[0.0], 100 * np.cumsum(np.sort(photos_by_owner)) / photos_by_owner.sum()])
+        owners_percent = np.linspace(0.0, 100.0, min(len(shares), CURVE_POINTS))
+        photos_percent = np.interp(owners_percent, np.linspace(0.0, 100.0, len(shares)), shares)
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="equal shares")
-        axes.plot(
-            owners_percent,
-            photos_percent,
-            color=ACCENT,
-            label="owners of kept photos",
-            rasterized=len(ordered) > 20_000,
-        )
+        axes.plot(owners_percent, photos_percent, color=ACCENT, label="owners of kept photos")
         axes.fill_between(owners_percent, photos_percent, owners_percent, color=ACCENT, alpha=0.12, linewidth=0)
         axes.set(xlabel="owners, % (fewest photos first)", ylabel="photos, %", xlim=(0, 100), ylim=(0, 100))
         legend(axes)

@@ -6,22 +6,37 @@ The rules are decided in whole numbers: a photo at the very edge of a tolerance 
 import logging
 import math
 from collections import Counter
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import duckdb
-import pyarrow as pa
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from storage import manifest
+from storage import manifest, streaming
 from storage.layout import layout
-from storage.records import SCHEMAS, ManifestRef
+from storage.records import ManifestRef
 from tasks import caching
 
 LOG = logging.getLogger(__name__)
-FilterReason = Literal["too_small", "wrong_aspect", "edited"]
+FilterReason = Literal[
+    "rejected_by_hand",
+    "too_small",
+    "wrong_aspect",
+    "edited",
+    "grey",
+    "too_dark",
+    "too_bright",
+    "blurry",
+    "low_information",
+]
 _FINEST = 10**18  # denominator up to which both sides of the comparison fit in DuckDB's 128-bit integers
+_SIDE = 2**31  # a side in pixels lies below
+CONSUMED = (
+    "source", "photo_id", "long_px", "short_px", "aspect_milli", "edit_tier", "is_grey", "brightness", "sharpness",
+    "entropy", "measure_reason",
+)  # fmt: skip
 
 
 class FilterRules(BaseModel):
@@ -40,6 +55,17 @@ class FilterRules(BaseModel):
     )
     aspect_tolerance: float = Field(0.02, ge=0, le=1000, description="How far the aspect may be off, either way.")
     reject_edited: bool = Field(False, description="Leave out photos that an image editor has changed.")
+    reject_grey: bool = Field(False, description="Leave out photos without colour.")
+    min_brightness: float | None = Field(None, ge=0, le=255, description="Least mean luma, of 255; empty: no rule.")
+    max_brightness: float | None = Field(None, ge=0, le=255, description="Greatest mean luma, of 255; empty: no rule.")
+    min_sharpness: float | None = Field(
+        None,
+        ge=0,
+        description="Least variance of the Laplacian at 256 px; below about 50 looks blurred; empty: no rule.",
+    )
+    min_entropy: float | None = Field(
+        None, ge=0, le=8, description="Least bits of the grey histogram: a blank page has below 3; empty: no rule."
+    )
 
     @model_validator(mode="after")
     def check_sides(self) -> Self:
@@ -61,16 +87,32 @@ def _whole_ratio(rules: FilterRules) -> tuple[int, int, int]:
     return scale, int(aspect * scale), int(tolerance * scale)
 
 
-def judge(long_px: int, short_px: int, edit_tier: str, rules: FilterRules) -> FilterReason | None:
-    """Why a photo of this size (as displayed) is rejected, or None. The first rule that fails names the reason."""
-    if long_px < rules.min_long_px or short_px < rules.min_short_px:
+def judge(photo: Mapping[str, Any], rules: FilterRules, decision: str | None = None) -> FilterReason | None:
+    """Why a measured ``photo`` (columns of measure) is rejected, or None. The first rule that fails names the reason.
+
+    ``decision``: a person's, which is above every rule.
+    """
+    if decision is not None:
+        return "rejected_by_hand" if decision == "reject" else None
+    if photo["long_px"] < rules.min_long_px or photo["short_px"] < rules.min_short_px:
         return "too_small"
     if rules.aspect is not None:
         scale, aspect, tolerance = _whole_ratio(rules)
-        if abs(long_px * scale - aspect * short_px) > tolerance * short_px:
+        if abs(photo["long_px"] * scale - aspect * photo["short_px"]) > tolerance * photo["short_px"]:
             return "wrong_aspect"
-    if rules.reject_edited and edit_tier == "edited":
+    if rules.reject_edited and photo["edit_tier"] == "edited":
         return "edited"
+    if rules.reject_grey and photo["is_grey"]:
+        return "grey"
+    bounds: list[tuple[FilterReason, str, float | None, float | None]] = [
+        ("too_dark", "brightness", rules.min_brightness, None),
+        ("too_bright", "brightness", None, rules.max_brightness),
+        ("blurry", "sharpness", rules.min_sharpness, None),
+        ("low_information", "entropy", rules.min_entropy, None),
+    ]
+    for reason, column, least, most in bounds:
+        if (least is not None and photo[column] < least) or (most is not None and photo[column] > most):
+            return reason
     return None
 
 
@@ -81,31 +123,54 @@ def reason_sql(rules: FilterRules) -> str:
         f"WHEN long_px < {rules.min_long_px} OR short_px < {rules.min_short_px} THEN 'too_small'",
     ]
     if rules.aspect is not None:
-        scale, aspect, tolerance = (f"{value}::HUGEINT" for value in _whole_ratio(rules))
+        whole = _whole_ratio(rules)
+        kind = "BIGINT" if 2 * sum(whole) * _SIDE < 2**63 else "HUGEINT"  # the wide ones cost three times as much
+        scale, aspect, tolerance = (f"{value}::{kind}" for value in whole)
         off = f"abs(long_px * {scale} - {aspect} * short_px)"
         cases.append(f"WHEN {off} > {tolerance} * short_px THEN 'wrong_aspect'")
     if rules.reject_edited:
         cases.append("WHEN edit_tier = 'edited' THEN 'edited'")
+    if rules.reject_grey:
+        cases.append("WHEN is_grey THEN 'grey'")
+    for reason, column, sign, bound in (
+        ("too_dark", "brightness", "<", rules.min_brightness), ("too_bright", "brightness", ">", rules.max_brightness),
+        ("blurry", "sharpness", "<", rules.min_sharpness), ("low_information", "entropy", "<", rules.min_entropy),
+    ):  # fmt: skip
+        if bound is not None:
+            cases.append(f"WHEN {column}::DOUBLE {sign} {bound!r}::DOUBLE THEN '{reason}'")
     return f"CASE {' '.join(cases)} END"
 
 
-def judge_all(measured: pa.Table, rules: FilterRules) -> pa.Table:
-    """filter_reason for each row of ``measured``, by photo key."""
-    with duckdb.connect() as database:
-        database.register("measured", measured)
-        query = f"SELECT source, photo_id, {reason_sql(rules)} AS filter_reason FROM measured"
-        judged: pa.Table = database.sql(query).to_arrow_table()
-    return judged.cast(SCHEMAS["filter"])
+def kept_sql(rules: FilterRules) -> str:
+    """Whether ``judge`` keeps a photo, as an SQL condition: faster than asking for its reason, as most fail early."""
+    conditions = ["measure_reason IS NULL", f"long_px >= {rules.min_long_px}", f"short_px >= {rules.min_short_px}"]
+    if rules.aspect is not None:  # first by the rounded aspect, which is there; only what passes is multiplied
+        least, most = ((rules.aspect + sign * rules.aspect_tolerance) * 1000 for sign in (-1, 1))
+        conditions.append(f"aspect_milli BETWEEN {math.floor(least) - 1} AND {math.ceil(most) + 1}")
+    return " AND ".join([*conditions, f"{reason_sql(rules)} IS NULL"])
+
+
+def judge_all(database: duckdb.DuckDBPyConnection, rules: FilterRules, has_decisions: bool) -> duckdb.DuckDBPyRelation:
+    """filter_reason for each row of the view ``measured``; a person's decisions are in the view ``decided``.
+
+    The rows come in the order of ``measured`` or, as a join keeps none, in that of their keys.
+    """
+    by_rule = f"SELECT source, photo_id, {reason_sql(rules)} AS filter_reason FROM measured"
+    by_hand = f"""
+        SELECT source, photo_id, CASE decision WHEN 'reject' THEN 'rejected_by_hand' WHEN 'keep' THEN NULL
+                                               ELSE filter_reason END AS filter_reason
+        FROM ({by_rule}) LEFT JOIN decided USING (source, photo_id) ORDER BY source, photo_id
+    """
+    return database.sql(by_hand if has_decisions else by_rule)
 
 
 @task(**caching.stage("filter"))
-def filter_photos(measured: list[ManifestRef], rules: FilterRules) -> ManifestRef:
+def filter_photos(measured: list[ManifestRef], decided: ManifestRef, rules: FilterRules) -> ManifestRef:
     """filter_reason for every photo of ``measured``; no row is dropped."""
     where = layout()
-    columns = ["source", "photo_id", "long_px", "short_px", "edit_tier", "measure_reason"]
-    photos = manifest.read_all(where, measured, columns)
-    table = judge_all(photos, rules)
-    counts = Counter(table["filter_reason"].drop_null().to_pylist())
-    kept = photos["measure_reason"].null_count - counts.total()
-    LOG.info("filter: kept=%d %s", kept, " ".join(f"{reason}={count}" for reason, count in sorted(counts.items())))
-    return manifest.write(where, "filter", table)
+    with streaming.database(where, measured=measured, decided=decided) as database:
+        judged = streaming.write(where, "filter", judge_all(database, rules, decided.rows > 0))
+        [(kept,)] = database.sql(f"SELECT count(*) FROM measured WHERE {kept_sql(rules)}").fetchall()
+    reasons = Counter(manifest.read(where, judged, ["filter_reason"])["filter_reason"].drop_null().to_pylist())
+    LOG.info("filter: good=%d %s", kept, " ".join(f"{reason}={count}" for reason, count in sorted(reasons.items())))
+    return judged

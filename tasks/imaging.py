@@ -20,12 +20,9 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from tasks.exif import ExifFacts, exif
-
 __all__ = [
-    "BadImage", "BadReason", "ExifFacts", "Format", "Pixels", "Verified", "compose", "decode_grey", "decode_upright",
-    "exif", "identify", "invert", "make_upright", "resize_area", "stored_size", "to_grey", "upright_size",
-    "verify",
+    "BadImage", "BadReason", "Format", "Pixels", "Verified", "compose", "decode_grey", "decode_small", "decode_upright",
+    "identify", "invert", "make_upright", "resize_area", "stored_size", "to_grey", "upright_size", "verify",
 ]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
@@ -33,6 +30,7 @@ Value = TypeVar("Value", bound=np.generic)
 Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
 BadReason = Literal["empty", "html", "not_an_image", "truncated", "corrupt", "too_many_pixels"]
 
+MAX_PIXELS = 200_000_000  # more in one picture are an attack: 600 MB once they are decoded
 Image.MAX_IMAGE_PIXELS = None  # verify() asks for the pixel limit itself, before it decodes; Pillow would only warn
 _WARNINGS = threading.Lock()  # the filters of ``warnings`` belong to the process, and photos are decoded in threads
 # What Pillow raises on damaged files; AssertionError: a PNG with a palette but without its colours.
@@ -81,16 +79,14 @@ def identify(data: bytes) -> Format:
     raise BadImage("not_an_image", repr(data[:8]))
 
 
-def verify(data: bytes, max_pixels: int = 200_000_000) -> Verified:
+def verify(data: bytes, max_pixels: int = MAX_PIXELS) -> Verified:
     """What ``data`` is, after decoding it whole; raises BadImage with the reason why it is not a usable picture.
 
     The pixel limit is asked of the header. A JPEG is decoded at an eighth of its size: that reads every coefficient, so
     it notices each defect that a full decode does, at about half of its cost.
     """
     found = identify(data)
-    width, height = stored_size(data)
-    if width * height > max_pixels:
-        raise BadImage("too_many_pixels", f"{width} x {height}, at most {max_pixels}")
+    width, height = stored_size(data, max_pixels)
     if found == "JPEG":
         _decode_jpeg(data, "GRAY", 1, 1)
     else:
@@ -118,6 +114,22 @@ def decode_upright(data: bytes, net_op: int, *, min_height: int = 0, min_width: 
         min_height, min_width = min_width, min_height
     is_jpeg = identify(data) == "JPEG"
     pixels = _decode_jpeg(data, "RGB", min_height, min_width) if is_jpeg else _decode_with_pillow(data)
+    return make_upright(pixels, net_op)
+
+
+def decode_small(data: bytes, net_op: int, long_px: int, short_px: int) -> Pixels:
+    """As ``decode_upright``, at one scale for all pictures: as small as both sides stay at least so long; none grows.
+
+    A JPEG is scaled in the DCT domain, as far as that goes; the rest of the way, and all else, by averaging areas.
+    """
+    width, height = stored_size(data)
+    scale = min(1.0, max(long_px / max(width, height), short_px / min(width, height)))
+    width, height = (max(1, round(side * scale)) for side in (width, height))
+    is_jpeg = identify(data) == "JPEG"
+    pixels = _decode_jpeg(data, "RGB", height, width) if is_jpeg else _decode_with_pillow(data)
+    if pixels.shape[:2] != (height, width):
+        picture = Image.fromarray(pixels)
+        pixels = np.asarray(picture.resize((width, height), Image.Resampling.HAMMING, reducing_gap=2.0))
     return make_upright(pixels, net_op)
 
 
@@ -160,8 +172,15 @@ def to_grey(pixels: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(pixels).convert("L"))
 
 
-def stored_size(data: bytes) -> tuple[int, int]:
-    """(width, height) as the header of ``data`` says; nothing is decoded. Raises BadImage."""
+def stored_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) as the header of ``data`` says; nothing is decoded. Raises BadImage, also if too large."""
+    width, height = _header_size(data)
+    if width * height > max_pixels:
+        raise BadImage("too_many_pixels", f"{width} x {height}, at most {max_pixels}")
+    return width, height
+
+
+def _header_size(data: bytes) -> tuple[int, int]:
     if identify(data) == "JPEG":
         try:
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)

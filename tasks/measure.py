@@ -1,11 +1,10 @@
-"""Measure each photo once: size, EXIF, signs of editing, perceptual hashes, sharpness, brightness, a small thumbnail.
+"""Measure each photo once: size, EXIF, signs of editing, perceptual hashes, sharpness, light, a small thumbnail.
 
-The hash is imagehash's ``phash(hash_size=16)`` of the upright grey picture: the 16 x 16 lowest coefficients of the DCT
-of 64 x 64 pixels, each compared with their median. Mirroring a picture flips the sign of every other coefficient and
-transposing it transposes them, so one DCT gives the hashes of all eight orientations.
+The file is read once (its sha256 is compared on the way), its header is walked once, and its pixels are decoded once,
+at a scale of 1/2, 1/4 or 1/8 where the format knows such, and brought to a long side of 256 pixels: so the size of a
+photo changes none of its measures. What the header refuses is not decoded at all.
 
-Source: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, section 3.2.1;
-Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000 (variance of the Laplacian).
+Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000 (variance of the Laplacian).
 """
 
 import logging
@@ -14,97 +13,65 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from prefect import task
 
 from storage import blobs, manifest
 from storage.layout import Layout, layout
 from storage.records import ManifestRef
-from tasks import caching, imaging
+from tasks import caching, hashing, imaging, quantisation
+from tasks.containers import blocks_of
 from tasks.edits import edit_facts
-from tasks.exif import embedded, facts
+from tasks.exif import facts
 
 LOG = logging.getLogger(__name__)
 THREADS = 4  # decoding releases the lock of the interpreter, and reading waits for the disk
-PROBE_PX = 256  # both sides of what is decoded are at least this long
-SHARPNESS_PX = 256  # long side at which sharpness is compared, whatever the size of the photo
+LONG_PX, SHORT_PX = 256, 64  # sides of what is measured: one scale for all, and panoramas keep some height
 THUMBNAIL_PX = 32
-_HASH, _DCT = 16, 64
 _GREY_SPREAD = 8  # of 255: chroma that JPEG leaves in a picture without colour
-
-Coefficients = npt.NDArray[np.float64]
-
-
-def dct_matrix(size: int) -> Coefficients:
-    """The unnormalised DCT-II as a matrix: row k is 2 cos(pi k (2n + 1) / 2 size)."""
-    frequency, place = np.mgrid[:size, :size]
-    matrix: Coefficients = 2.0 * np.cos(np.pi * frequency * (2 * place + 1) / (2 * size))
-    return matrix
-
-
-_BASIS = dct_matrix(_DCT)[:_HASH]
-_ALTERNATING = 1.0 - 2.0 * (np.arange(_HASH) % 2)
-_TRANSPOSED = {5, 6, 7, 8}
-_ROWS_FLIPPED = {3, 4, 7, 8}
-_COLUMNS_FLIPPED = {2, 3, 6, 7}
-
-
-def low_frequencies(grey: imaging.Pixels) -> Coefficients:
-    """The 16 x 16 lowest DCT coefficients of ``grey`` squeezed to 64 x 64."""
-    small = np.asarray(Image.fromarray(grey).resize((_DCT, _DCT), Image.Resampling.LANCZOS), dtype=np.float64)
-    # Rounded, so that coefficients which are zero but for the order of a sum are zero on every machine.
-    return np.round(_BASIS @ small @ _BASIS.T, 3) + 0.0
-
-
-def turned(coefficients: Coefficients, orientation: int) -> Coefficients:
-    """The coefficients of the picture turned by an EXIF orientation."""
-    result = coefficients.T if orientation in _TRANSPOSED else coefficients
-    if orientation in _ROWS_FLIPPED:
-        result = result * _ALTERNATING[:, None]
-    return result * _ALTERNATING if orientation in _COLUMNS_FLIPPED else result
-
-
-def hash_bits(coefficients: Coefficients) -> bytes:
-    """256 bits, row by row: is the coefficient above the median of all?"""
-    return np.packbits(coefficients > np.median(coefficients)).tobytes()
 
 
 def sharpness(grey: imaging.Pixels) -> float:
-    """Variance of the Laplacian at a long side of 256 px (smaller pictures as they are); 0 is flat."""
-    scale = SHARPNESS_PX / max(grey.shape)
-    if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in grey.shape)
-        grey = imaging.resize_area(grey, height, width)
+    """Variance of the Laplacian; 0 is flat."""
     if min(grey.shape) < 3:
         return 0.0
-    g = grey.astype(np.float32)
+    g = grey.astype(np.int16)
     laplacian = g[:-2, 1:-1] + g[2:, 1:-1] + g[1:-1, :-2] + g[1:-1, 2:] - 4 * g[1:-1, 1:-1]
     return float(laplacian.var(dtype=np.float64))
 
 
 def is_grey(rgb: imaging.Pixels) -> bool:
     """Whether 99 % of the pixels have (nearly) no colour."""
-    spread = rgb.max(axis=2) - rgb.min(axis=2)
-    return bool(np.percentile(spread, 99) <= _GREY_SPREAD)
+    red, green, blue = (np.ascontiguousarray(rgb[:, :, channel]) for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    return int(np.count_nonzero(spread > _GREY_SPREAD)) <= spread.size // 100
+
+
+def light(grey: imaging.Pixels) -> dict[str, float]:
+    """The columns brightness, 0..255, and entropy, 0..8 bits: how much the histogram of ``grey`` tells of a pixel."""
+    shares = np.asarray(Image.fromarray(grey).histogram()) / grey.size
+    entropy = -float(shares @ np.log2(shares, out=np.zeros(256), where=shares > 0))
+    return {"brightness": float(shares @ np.arange(256)), "entropy": entropy + 0.0}
 
 
 def measure_photo(data: bytes) -> dict[str, Any]:
     """The columns of ``records.MEASURE`` for the file ``data``; for a damaged one only measure_reason."""
     try:
         columns = header_facts(data)
-        rgb = imaging.decode_upright(data, columns["exif_orientation"], min_height=PROBE_PX, min_width=PROBE_PX)
+        rgb = imaging.decode_small(data, columns["exif_orientation"], LONG_PX, SHORT_PX)
     except imaging.BadImage as error:
         return {"measure_reason": error.reason}
     return columns | picture_facts(rgb)
 
 
 def header_facts(data: bytes) -> dict[str, Any]:
-    """The columns that need no decoding. Raises BadImage."""
+    """The columns that need no decoding. Raises BadImage where the header already says that nothing can be decoded."""
     width, height = imaging.stored_size(data)
-    blocks = embedded(data)
-    exif = facts(data, blocks)
-    tier, evidence = edit_facts(imaging.identify(data), exif, blocks)
+    blocks = blocks_of(data)
+    exif = facts(blocks)
+    is_jpeg = imaging.identify(data) == "JPEG"
+    tables = quantisation.read_tables(blocks.joined("tables"))
+    tier, evidence = edit_facts(imaging.identify(data), exif, blocks, (width, height))
     return {
         "width": width,
         "height": height,
@@ -114,23 +81,23 @@ def header_facts(data: bytes) -> dict[str, Any]:
         "aspect_milli": round(1000 * max(width, height) / min(width, height)),
         "exif_make": exif.make,
         "exif_model": exif.model,
-        "exif_software": exif.software,
+        "exif_software": exif.software or exif.processing_software,
         "exif_taken": exif.taken,
         "edit_tier": tier,
         "edit_evidence": evidence,
+        "quantisation": quantisation.digest(tables),
+        "ijg_quality": quantisation.ijg_quality(tables),
+        "is_progressive": blocks.is_progressive if is_jpeg else None,
     }
 
 
 def picture_facts(rgb: imaging.Pixels) -> dict[str, Any]:
-    """The columns that are measured on the upright pixels themselves."""
+    """The columns that are measured on the upright pixels themselves, at the one scale of ``decode_small``."""
     grey = imaging.to_grey(rgb)
-    coefficients = low_frequencies(grey)
-    hashes = [hash_bits(turned(coefficients, orientation)) for orientation in range(1, 9)]
     return {
-        "phash": hashes[0],
-        "phash_orientations": b"".join(hashes),
+        **hashing.hash_facts(grey),
+        **light(grey),
         "sharpness": sharpness(grey),
-        "brightness": float(grey.mean()),
         "is_grey": is_grey(rgb),
         "thumbnail": imaging.resize_area(grey, THUMBNAIL_PX, THUMBNAIL_PX).tobytes(),
     }

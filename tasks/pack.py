@@ -1,33 +1,41 @@
 """Decode the photos of a snapshot once, to what training needs: upright uint8 frames of one size, a file a split.
 
-The folder that results is what ``models/loader.py`` reads; its format is described there.
+A recipe may want more than photos that are squeezed to its frame: see ``tasks.odd_pictures``. The folder that results
+is what ``models/loader.py`` reads; its format is described there.
 """
 
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 
+from models.frames import PackSpec, Picture
 from storage import blobs, manifest, removals
 from storage.layout import Layout, drafting, layout
 from storage.records import SPLITS, ManifestRef, PackRef
-from tasks import caching, imaging
+from tasks import caching, imaging, odd_pictures
 from tasks.errors import TooFewPhotos
+from tasks.imaging import Pixels
 
 MIN_PHOTOS = {"train": 32, "val": 8, "test": 8}
 THREADS = max(2, os.cpu_count() or 2)
 READ_AHEAD = 64  # decoded frames held in memory at a time
+DRAWN: dict[Picture, Callable[[Pixels], Pixels]] = {
+    "photo": lambda pixels: pixels,
+    "no_background": odd_pictures.without_background,
+    "contours": odd_pictures.contours,
+}
 LOG = logging.getLogger(__name__)
 
 
@@ -43,36 +51,44 @@ def check_enough(counts: dict[str, int], what: str) -> None:
         )
 
 
-def frame(where: Layout, row: dict[str, Any], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The photo of ``row`` (blob, format, net_op), upright, resized to (height, width, 3) RGB whatever its aspect."""
+def frame(where: Layout, row: dict[str, Any], spec: PackSpec) -> Pixels:
+    """The photo of ``row`` (blob, format, net_op), upright, in a frame of (frame_height, frame_width, 3) RGB."""
     data = blobs.get(where, row["blob"], row["format"])
+    size = imaging.upright_size(*imaging.stored_size(data), row["net_op"])
+    height, width = odd_pictures.inner_size(*size, spec.frame_height, spec.frame_width, spec.pad_beyond)
     pixels = imaging.decode_upright(data, row["net_op"], min_height=height, min_width=width)
-    return imaging.resize_area(pixels, height, width)
+    drawn = DRAWN[spec.picture](imaging.resize_area(pixels, height, width))
+    return odd_pictures.pad(drawn, spec.frame_height, spec.frame_width)
 
 
 @task(**caching.stage("pack"))
-def pack(selection: ManifestRef, frame_height: int, frame_width: int) -> PackRef:
+def pack(
+    selection: ManifestRef,
+    frame_height: int,
+    frame_width: int,
+    pad_beyond: float | None = None,
+    picture: Picture = "photo",
+) -> PackRef:
     """Frames of all photos of ``selection``, as uint8 (photos, frame_height, frame_width, 3) by split.
 
-    Raises RemovedPhoto for a selection that holds a photo which was removed.
+    ``pad_beyond`` and ``picture``: see ``models.frames.PackSpec``. Raises RemovedPhoto for a selection that holds a
+    photo which was removed.
     """
     where = layout()
-    inputs = {"selection": selection, "frame_height": frame_height, "frame_width": frame_width}
-    digest = caching.digest("pack", inputs)
+    spec = PackSpec(frame_height, frame_width, pad_beyond, picture)
+    digest = caching.digest("pack", {"selection": selection, **asdict(spec)})
     folder = where.pack(digest)
     with drafting(folder.parent) as draft:
         draft.mkdir()
         rows = manifest.read(where, selection)
         removals.refuse(where, rows, "what is to be packed")
-        size = (frame_height, frame_width)
-        splits: dict[str, Any] = {split: _write_split(where, draft, split, rows, size) for split in SPLITS}
-        card = {"version": 1, "frame_height": frame_height, "frame_width": frame_width, "splits": splits}
+        splits: dict[str, Any] = {split: _write_split(where, draft, split, rows, spec) for split in SPLITS}
+        card = {"version": 1, **asdict(spec), "splits": splits}
         (draft / "pack.json").write_text(json.dumps(card, indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or the cache would have served it
         os.rename(draft, folder)
     photos = {split: facts["photos"] for split, facts in splits.items()}
-    counts = " ".join(f"{split}={n}" for split, n in photos.items())
-    LOG.info("packed %s at %dx%d", counts, frame_width, frame_height)
+    LOG.info("packed %s as %s", " ".join(f"{split}={n}" for split, n in photos.items()), spec)
     return pack_ref(folder, digest, photos)
 
 
@@ -90,14 +106,18 @@ def check_allowed(where: Layout, folder: Path) -> None:
         removals.refuse(where, manifest.read_file(rows), f"the pack {str(folder)!r}")
 
 
-def _write_split(where: Layout, folder: Path, split: str, rows: pa.Table, size: tuple[int, int]) -> dict[str, Any]:
-    """Write ``<split>.npy`` and ``<split>.parquet`` of frames of ``size`` (height, width); their entry of pack.json."""
+def _write_split(where: Layout, folder: Path, split: str, rows: pa.Table, spec: PackSpec) -> dict[str, Any]:
+    """Write ``<split>.npy`` and ``<split>.parquet`` of frames; their entry of pack.json."""
     chosen = rows.filter(pc.equal(rows["split"], split))
     frames_file, rows_file = folder / f"{split}.npy", folder / f"{split}.parquet"
-    header = {"descr": "|u1", "fortran_order": False, "shape": (chosen.num_rows, *size, 3)}
+    header = {
+        "descr": "|u1",
+        "fortran_order": False,
+        "shape": (chosen.num_rows, spec.frame_height, spec.frame_width, 3),
+    }
     with frames_file.open("wb") as stream:  # a memory map on a full disk is a bus error, no exception
         np.lib.format.write_array_header_1_0(stream, header)
-        for pixels in _frames(where, chosen, *size):
+        for pixels in _frames(where, chosen, spec):
             stream.write(pixels.tobytes())
     pq.write_table(chosen.select(["source", "photo_id", "owner_id"]).replace_schema_metadata(None), rows_file)
     return {
@@ -106,9 +126,9 @@ def _write_split(where: Layout, folder: Path, split: str, rows: pa.Table, size: 
     }  # fmt: skip
 
 
-def _frames(where: Layout, rows: pa.Table, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
+def _frames(where: Layout, rows: pa.Table, spec: PackSpec) -> Iterator[Pixels]:
     """The frames of ``rows`` in order, decoded on threads, READ_AHEAD at a time."""
     with ThreadPoolExecutor(THREADS) as pool:
         for start in range(0, rows.num_rows, READ_AHEAD):
             batch = rows.slice(start, READ_AHEAD).to_pylist()
-            yield from pool.map(lambda row: frame(where, row, height, width), batch)
+            yield from pool.map(lambda row: frame(where, row, spec), batch)

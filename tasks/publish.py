@@ -1,13 +1,13 @@
-"""Join what the stages wrote into one table with a verdict for every photo, and publish it as the next snapshot.
+"""Publish the joined rows as the next snapshot of a dataset.
 
-The join is a cached task. Publishing never is: it claims the next version by renaming a finished folder into place,
-which only one run can do, publishes nothing if nothing differs from the version before, and refuses a suspicious jump.
+That is never cached: it claims the next version by renaming a finished folder into place, which only one run can do,
+publishes nothing if nothing differs from the version before, and refuses a suspicious jump and a split that leaks.
 """
 
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,89 +15,25 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from prefect import task
 
-from storage import catalog, manifest, removals
-from storage.layout import Layout, drafting, layout
+from storage import catalog, manifest, removals, snapshots, streaming
+from storage.layout import Layout, drafting
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef, SnapshotRef
-from tasks import caching, card
+from tasks import card, leakage
 from tasks.errors import GateRefused, SnapshotConflict
+from tasks.join import DERIVED
 
-REASON_STAGES = ("download", "measure", "filter", "rotate", "dedup", "split")
 GATE_MIN_PHOTOS = 20
-GATE_MAX_LOSS = 0.5  # of the photos kept before
+GATE_MAX_LOSS = 0.5  # of the photos kept before, all together or of one label
 GATE_MAX_REJECTION_RISE = 0.25  # of all photos found
-
-
-@dataclass(frozen=True)
-class StageOutputs:
-    """The rows that one refresh has made, by stage."""
-
-    facts: pa.Table
-    measure: pa.Table
-    filter: pa.Table
-    rotate: pa.Table
-    dedup: pa.Table
-    split: pa.Table
-
-
-def join(stages: StageOutputs, locations: bool) -> pa.Table:
-    """One row per photo ever found: all columns of all stages, verdict, and the first reason that a stage gave."""
-    columns = [name for name in SCHEMAS["publish"].names if name not in _DERIVED]
-    with duckdb.connect() as db:
-        for name, table in vars(stages).items():
-            db.register(name, table.drop_columns(["sha256", "format"]) if name == "measure" else table)
-        first = ", ".join(f"{stage}_reason" for stage in REASON_STAGES)
-        which = " ".join(f"when {stage}_reason is not null then '{stage}'" for stage in REASON_STAGES)
-        rows = db.sql(f"""
-            with joined as (
-                select * replace (
-                    {"latitude" if locations else "null::double"} as latitude,
-                    {"longitude" if locations else "null::double"} as longitude,
-                    case when sha256 is null then coalesce(download_reason, 'not_downloaded') end as download_reason)
-                from facts
-                left join measure using (source, photo_id)
-                left join "filter" using (source, photo_id)
-                left join rotate using (source, photo_id)
-                left join dedup using (source, photo_id)
-                left join split using (source, photo_id))
-            select {", ".join(columns)}, coalesce({first}) as reason, reason is null as verdict,
-                   case {which} end as reason_stage
-            from joined order by source, photo_id
-        """)
-        return manifest.conform("publish", rows.to_arrow_table())
-
-
-_DERIVED = ("verdict", "reason", "reason_stage")
-
-
-@task(**caching.stage("publish", name="join"))
-def join_photos(
-    facts: ManifestRef,
-    measured: list[ManifestRef],
-    filtered: ManifestRef,
-    rotated: list[ManifestRef],
-    deduped: ManifestRef,
-    splits: ManifestRef,
-    locations: bool,
-) -> ManifestRef:
-    """The table that a snapshot consists of."""
-    where = layout()
-    stages = StageOutputs(
-        facts=manifest.read(where, facts),
-        measure=manifest.read_all(where, measured),
-        filter=manifest.read(where, filtered),
-        rotate=manifest.read_all(where, rotated),
-        dedup=manifest.read(where, deduped),
-        split=manifest.read(where, splits),
-    )
-    return manifest.write(where, "publish", join(stages, locations))
+_BULKY = {"phash", "phash_orientations", "phash_probes", "thumbnail"}  # 1.5 kB a photo, which no page reads
+READABLE = [name for name in SCHEMAS["publish"].names if name not in _BULKY]
 
 
 def count(joined: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
     """Photos by split (and ``rejected``), and rejected photos by ``stage/reason``, the most frequent first."""
     with duckdb.connect() as db:
-        db.register("joined", joined)
+        db.register("joined", joined.select(["split", *DERIVED]))
         by_split = dict(db.execute("select split, count(*) from joined where verdict group by 1").fetchall())
         by_reason = db.execute(
             "select reason_stage || '/' || reason, count(*) n from joined where not verdict "
@@ -107,63 +43,130 @@ def count(joined: pa.Table) -> tuple[dict[str, int], dict[str, int]]:
     return counts | {"rejected": sum(n for _, n in by_reason)}, {reason: int(n) for reason, n in by_reason}
 
 
-def gate(before: dict[str, int], now: dict[str, int]) -> str | None:
-    """Why a refresh under unchanged rules looks suspicious, or None. Arguments: counts by split and ``rejected``."""
-    kept_before, kept = (sum(counts[split] for split in SPLITS) for counts in (before, now))
+def count_labels(joined: pa.Table) -> dict[str, int]:
+    """Kept photos by label, the most frequent first."""
+    with duckdb.connect() as db:
+        db.register("joined", joined.select(["label", "verdict"]))
+        rows = db.execute(
+            "select label, count(*) n from joined where verdict and label is not null group by 1 order by n desc, 1"
+        ).fetchall()
+    return {label: int(n) for label, n in rows}
+
+
+def gate(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Why a refresh under unchanged rules looks suspicious, or None. Arguments: what snapshot.json says of counts."""
+    counts_before, counts = before["counts"], now["counts"]
+    kept_before, kept = (sum(by_part[split] for split in SPLITS) for by_part in (counts_before, counts))
     if kept_before < GATE_MIN_PHOTOS:
         return None
     if kept < kept_before * (1 - GATE_MAX_LOSS):
         return f"only {kept:,} photos are kept where {kept_before:,} were"
-    rise = now["rejected"] / (kept + now["rejected"]) - before["rejected"] / (kept_before + before["rejected"])
+    rise = counts["rejected"] / (kept + counts["rejected"]) - counts_before["rejected"] / (
+        kept_before + counts_before["rejected"]
+    )
     if rise > GATE_MAX_REJECTION_RISE:
         return f"the share of rejected photos rose by {rise:.0%}"
+    labels = now.get("labels", {})
+    for label, photos in (before.get("labels") or {}).items():
+        if photos >= GATE_MIN_PHOTOS and labels.get(label, 0) < photos * (1 - GATE_MAX_LOSS):
+            return f"only {labels.get(label, 0):,} photos are called {label!r} where {photos:,} were"
     return None
 
 
-def publish_snapshot(
-    where: Layout, name: str, rules: dict[str, object], joined: ManifestRef, report: FileRef, allow_jump: bool = False
-) -> SnapshotRef:
-    """Publish ``joined`` as the next version of ``name``, or return the latest version if nothing differs from it.
+def split_before(where: Layout, name: str) -> dict[str, Any] | None:
+    """What the newest version of ``name`` was split from, and by which rules; None if there is none that says so."""
+    version = max(catalog.versions(where, name), default=None)
+    facts: dict[str, Any] = {} if version is None else catalog.card(where, name, version)
+    return {**facts["split_from"], "rules": facts["rules"]["split"]} if "split_from" in facts else None
 
-    Raises GateRefused for a suspicious jump, SnapshotConflict if somebody else took the version meanwhile, and
-    RemovedPhoto if a photo was removed while the refresh ran.
+
+def newest_rows(where: Layout, name: str) -> ManifestRef | None:
+    """All rows of the newest version of ``name``, as one manifest; None if nothing was published yet."""
+    version = max(catalog.versions(where, name), default=None)
+    return None if version is None else manifest.write(where, "publish", published(where, name, version))
+
+
+def latest(where: Layout, name: str, rules: Mapping[str, object], joined: ManifestRef) -> SnapshotRef | None:
+    """The newest version of ``name`` if ``joined`` under ``rules`` differs in nothing from it."""
+    version = max(catalog.versions(where, name), default=None)
+    if version is None:
+        return None
+    card = catalog.card(where, name, version)
+    if card["rules"] != rules or card["joined"] != joined.sha256:
+        return None
+    return _reference(where, card, is_new=False)
+
+
+def publish_snapshot(
+    where: Layout, name: str, rules: dict[str, object], joined: ManifestRef, pages: Mapping[str, FileRef],
+    allow_jump: bool = False, **more: object,
+) -> SnapshotRef:  # fmt: skip
+    """Publish ``joined`` as the next version of ``name``, or return the newest version if nothing differs from it.
+
+    ``pages``: files that lie in the snapshot, by their names there; ``more``: what else snapshot.json says. Raises
+    GateRefused for a suspicious jump or a split that leaks, SnapshotConflict if somebody else took the version
+    meanwhile, and RemovedPhoto if a photo was removed while the refresh ran.
     """
-    table = manifest.read(where, joined)
+    if (unchanged := latest(where, name, rules, joined)) is not None:
+        return unchanged
+    table = manifest.read(where, joined, READABLE)
     removals.refuse(where, table, f"the next version of {name!r}")
     counts, reasons = count(table)
     parent = max(catalog.versions(where, name), default=None)
-    if parent is not None:
-        before = catalog.card(where, name, parent)
-        unchanged = before["rules"] == rules
-        if unchanged and before["joined"] == joined.sha256:
-            return _reference(where, name, parent, counts, is_new=False)
-        worry = gate(_counts(before), counts) if unchanged and not allow_jump else None
-        if worry:
-            raise GateRefused(
-                f"version {parent + 1} of {name!r} was not published: {worry}. Look at the rejected photos; "
-                "if this is right, run the refresh with allow_jump=true"
-            )
-    facts = {
-        "dataset": name, "version": (parent or 0) + 1, "parent": parent, "rules": rules, "counts": counts,
-        "reasons": reasons, "joined": joined.sha256, "code_version": metadata.version("darkroom"),
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    facts: dict[str, Any] = {
+        "dataset": name, "version": (parent or 0) + 1, "parent": parent, **more, "rules": rules, "counts": counts,
+        "reasons": reasons, "labels": count_labels(table), "joined": joined.sha256,
+        "code_version": metadata.version("darkroom"), "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    _claim(where, name, facts, table, where.root / report.path)
-    return _reference(where, name, (parent or 0) + 1, counts, is_new=True)
+    if "leakage.json" in pages:
+        facts["leakage"] = check_leakage(where, name, pages["leakage.json"])
+    if parent is not None:
+        published_before = snapshots.published_version(where, name, parent)
+        facts["changes"] = snapshots.compare(published_before, snapshots.TableVersion(table)).summary.model_dump()
+    check_jump(where, facts, allow_jump)
+    _claim(where, facts, table, joined, pages)
+    return _reference(where, facts, is_new=True)
 
 
-def _claim(where: Layout, name: str, facts: dict[str, Any], table: pa.Table, report: Path) -> None:
+def check_leakage(where: Layout, name: str, proof: FileRef) -> dict[str, Any]:
+    """What the audit of the splits found, without its examples. Raises GateRefused if anything lies in two splits."""
+    found = json.loads((where.root / proof.path).read_bytes())
+    if not leakage.is_clean(found):
+        raise GateRefused(
+            f"the splits of {name!r} leak, so nothing was published: {leakage.in_words(found)}. If you kept photos by "
+            "hand that belong together, take one of them back; else report this with the proof, "
+            f"{str(where.root / proof.path)!r}"
+        )
+    return {key: value for key, value in found.items() if key not in ("examples", "labels")}
+
+
+def check_jump(where: Layout, facts: Mapping[str, Any], allow_jump: bool) -> None:
+    """Raise GateRefused if what ``facts`` (of snapshot.json) count is far from what their parent counted."""
+    name, parent = facts["dataset"], facts["parent"]
+    if parent is None or allow_jump:
+        return
+    before = catalog.card(where, name, parent)
+    if before["rules"] == facts["rules"] and (worry := gate(before, facts)):
+        raise GateRefused(
+            f"version {parent + 1} of {name!r} was not published: {worry}. Look at the rejected photos; "
+            "if this is right, run the refresh with allow_jump=true"
+        )
+
+
+def _claim(
+    where: Layout, facts: dict[str, Any], table: pa.Table, joined: ManifestRef, pages: Mapping[str, FileRef]
+) -> None:
     """Write the folder of the version beside its place and rename it there; only the first to do so succeeds."""
-    final = where.snapshot(name, facts["version"])
+    final = where.snapshot(facts["dataset"], facts["version"])
     with drafting(final.parent) as draft:
         draft.mkdir()
-        _write_files(draft, facts, table, report)
+        _write_files(where, draft, facts, table, joined, pages)
         try:
             os.rename(draft, final)
         except OSError as error:
             if not final.exists():
                 raise
-            raise _conflict(final, name) from error
+            raise _conflict(final, facts["dataset"]) from error
 
 
 def _conflict(final: Path, name: str) -> SnapshotConflict:
@@ -177,34 +180,36 @@ def _conflict(final: Path, name: str) -> SnapshotConflict:
     )
 
 
-def _write_files(folder: Path, facts: dict[str, Any], table: pa.Table, report: Path) -> None:
-    """The files of a snapshot; ``snapshot.json``, which has the digests of the others, is written last."""
-    with duckdb.connect() as db:
-        db.register("joined", table)
-        for split in SPLITS:
-            rows = db.sql("select * from joined where verdict and split = $split", params={"split": split})
-            manifest.write_parquet(
-                folder / f"{split}.parquet", manifest.conform("publish", rows.to_arrow_table()), "publish"
-            )
-        rejected = db.sql("select * from joined where not verdict").to_arrow_table()
-        manifest.write_parquet(folder / "rejected.parquet", manifest.conform("publish", rejected), "publish")
-    (folder / "ATTRIBUTION.csv").write_text(card.attribution(table), encoding="utf-8", newline="")
-    (folder / "README.md").write_text(card.dataset_card(table, facts), encoding="utf-8")
-    shutil.copyfile(report, folder / "report.html")
+PARTS = {split: f"verdict and split = '{split}'" for split in SPLITS} | {"rejected": "not verdict"}
+
+
+def _write_files(
+    where: Layout, folder: Path, facts: dict[str, Any], table: pa.Table, joined: ManifestRef,
+    pages: Mapping[str, FileRef],
+) -> None:  # fmt: skip
+    """The files of a snapshot; ``snapshot.json``, which has the digests of the others, is written last.
+
+    ``table``: the rows of ``joined`` with the columns READABLE.
+    """
+    with streaming.database(where, joined=joined) as db:
+        for part, condition in PARTS.items():
+            rows = db.sql(f"select * from joined where {condition} order by source, photo_id")
+            streaming.write_parquet(folder / f"{part}.parquet", "publish", rows)
+    for page, ref in pages.items():
+        shutil.copyfile(where.root / ref.path, folder / page)
+    digests = {file.name: manifest.sha256_file(file) for file in sorted(folder.iterdir())}
+    snapshots.write_row_hashes(folder, digests)
+    for page, data in card.companions(table, facts, digests).items():
+        (folder / page).write_bytes(data)
     facts["files"] = {file.name: manifest.sha256_file(file) for file in sorted(folder.iterdir())}
     (folder / "snapshot.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _reference(where: Layout, name: str, version: int, counts: dict[str, int], is_new: bool) -> SnapshotRef:
+def _reference(where: Layout, facts: Mapping[str, Any], is_new: bool) -> SnapshotRef:
+    name, version = facts["dataset"], facts["version"]
     return SnapshotRef(
-        dataset=name, version=version, uri=str(where.snapshot(name, version)), counts=counts, is_new=is_new
+        dataset=name, version=version, uri=str(where.snapshot(name, version)), counts=facts["counts"], is_new=is_new
     )
-
-
-def _counts(snapshot_card: dict[str, object]) -> dict[str, int]:
-    counts = snapshot_card["counts"]
-    assert isinstance(counts, dict)
-    return counts
 
 
 def published(where: Layout, name: str, version: int) -> pa.Table:

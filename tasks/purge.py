@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import catalog, manifest, purge, removals
+from storage import catalog, manifest, purge, removals, snapshots
 from storage.layout import Layout, replacing, write_bytes
 from storage.purge import REMOVAL, REMOVED, Remains
 from storage.records import SCHEMAS, SPLITS, Record
 from tasks import card
-from tasks.publish import count
+from tasks.publish import count, count_labels
 from tasks.report import dataset_report
 
 LOG = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Purged(Record):
     blobs: int = 0
     outputs: int = 0
     packs: int = 0
+    exports: int = 0
     reports: int = 0
     snapshots: int = 0
     datasets: tuple[str, ...] = ()
@@ -54,6 +55,7 @@ def purge_removed(where: Layout) -> Purged:
         outputs=purge.delete_outputs(where, left) if left.rows else 0,
         reports=clean_runs(where, left, datasets),
         packs=purge.delete_packs(where, left),
+        exports=purge.delete_exports(where, left),
         snapshots=sum(scrub_snapshot(where, name, version) for name, version in versions),
         datasets=tuple(sorted(datasets)),
     )
@@ -128,15 +130,19 @@ def _replace_files(where: Layout, folder: Path, tables: dict[str, pa.Table], fac
     facts["counts"], facts["reasons"] = count(joined)
     facts["joined"] = manifest.write(where, "publish", joined).sha256
     rules = facts["rules"].get("filter") or {}
-    pages = {
-        "ATTRIBUTION.csv": card.attribution(joined),
-        "README.md": card.dataset_card(joined, facts),
-        "report.html": dataset_report(joined, facts["dataset"], where, rules),
-    }
-    for name, text in pages.items():
-        write_bytes(folder / name, text.encode())
-    names = [*pages, *(f"{part}.parquet" for part in tables)]
-    facts["files"] = {name: manifest.sha256_file(folder / name) for name in sorted(names)}
+    digests = {f"{part}.parquet": manifest.sha256_file(folder / f"{part}.parquet") for part in tables}
+    facts["labels"] = count_labels(joined)
+    for name in (snapshots.ROW_HASHES, "labels.json"):  # of rows that are no longer, and tags that nobody else may have
+        (folder / name).unlink(missing_ok=True)
+    pages = card.companions(joined, facts, digests)
+    proof = folder / "leakage.json"
+    leakage = json.loads(proof.read_bytes()) if proof.is_file() else None
+    pages["report.html"] = dataset_report(joined, facts["dataset"], where, rules, leakage=leakage).encode()
+    for name, data in pages.items():
+        write_bytes(folder / name, data)
+    others = {"snapshot.json", *(path.name for path in folder.glob(".*"))}
+    names = sorted(path.name for path in folder.iterdir() if path.name not in others)
+    facts["files"] = {name: manifest.sha256_file(folder / name) for name in names}
     write_bytes(folder / "snapshot.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
 
 

@@ -5,6 +5,7 @@ security policy in the page forbids every request.
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from functools import cache
@@ -18,7 +19,7 @@ from prefect import task
 from storage import manifest
 from storage.layout import Layout, layout, write_bytes
 from storage.records import FileRef, ManifestRef, PackRef
-from tasks import caching, dataset_page, run_page
+from tasks import caching, dataset_page, page_rows, run_page
 from tasks.figures import Rules
 
 LOG = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ def templates() -> jinja2.Environment:
 
 
 def megabytes(size_bytes: int) -> str:
-    """``253 MB``, on one line; a tenth is told where it matters."""
-    return f"{size_bytes / 1e6:,.{0 if size_bytes >= 1e8 else 1}f}\N{NO-BREAK SPACE}MB"
+    """``253 MB``, on one line; a tenth is told where it matters, and what is smaller than one in kB."""
+    number, unit = (size_bytes / 1e3, "kB") if size_bytes < 1e6 else (size_bytes / 1e6, "MB")
+    return f"{number:,.{0 if number >= 100 or unit == 'kB' else 1}f}\N{NO-BREAK SPACE}{unit}"
 
 
 def percent(share: float) -> str:
@@ -50,14 +52,22 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def dataset_report(table: pa.Table, title: str, layout: Layout, rules: Rules | None = None) -> str:
-    """A page about the joined ``table`` (schema "publish"); ``rules``: the filter's, drawn in the chart of sizes."""
-    context = {
-        "title": title,
-        "kind": "dataset",
-        "dataset": dataset_page.context(table, layout, rules or {}),
-        "run": None,
-    }
+def dataset_report(
+    table: pa.Table,
+    title: str,
+    layout: Layout,
+    rules: Rules | None = None,
+    before: pa.Table | None = None,
+    leakage: Mapping[str, Any] | None = None,
+    label_account: Mapping[str, Any] | None = None,
+) -> str:
+    """A page about the joined ``table`` (schema "publish", at least the columns of ``page_rows``).
+
+    ``rules``: the filter's, drawn in the chart of sizes. ``before``: the rows of the version before. ``leakage`` and
+    ``label_account``: what the audit of the splits and the labelling found.
+    """  # fmt: skip
+    shown = dataset_page.context(table, layout, rules or {}, before, leakage, label_account)
+    context = {"title": title, "kind": "dataset", "dataset": shown, "run": None}
     return templates().get_template("page.html.j2").render(context)
 
 
@@ -80,11 +90,33 @@ def by_key(table: pa.Table) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["source"], row["photo_id"]): row for row in captions.to_pylist()}
 
 
+def page_of(
+    layout: Layout,
+    joined: ManifestRef,
+    dataset: str,
+    rules: Rules | None = None,
+    before: ManifestRef | None = None,
+    leakage: FileRef | None = None,
+    label_account: FileRef | None = None,
+) -> str:
+    """``dataset_report`` of what these references name, of which no column is read that the page does not use."""
+    rows = [page_rows.read(layout, ref) if ref else None for ref in (joined, before)]
+    found = [json.loads((layout.root / ref.path).read_bytes()) if ref else None for ref in (leakage, label_account)]
+    return dataset_report(rows[0], dataset, layout, rules, rows[1], *found)
+
+
 @task(**caching.stage("report", name="report-dataset"))
-def report_dataset(joined: ManifestRef, dataset: str, rules: Mapping[str, Any] | None = None) -> FileRef:
-    """The page about the photos of ``joined``, below ``stages/report``."""
+def report_dataset(
+    joined: ManifestRef,
+    dataset: str,
+    rules: Mapping[str, Any] | None = None,
+    previous: ManifestRef | None = None,
+    leakage: FileRef | None = None,
+    label_account: FileRef | None = None,
+) -> FileRef:
+    """The page about the photos of ``joined``, below ``stages/report``. ``previous``: the version before, joined."""
     where = layout()
-    page = dataset_report(manifest.read(where, joined), dataset, where, rules).encode()
+    page = page_of(where, joined, dataset, rules, previous, leakage, label_account).encode()
     file = where.root / "stages" / "report" / f"{hashlib.sha256(page).hexdigest()}.html"
     write_bytes(file, page)
     LOG.info("reported on %d photos of %s in %d bytes", joined.rows, dataset, len(page))

@@ -2,47 +2,32 @@
 
 Where an exact turn exists, a new blob is written: a JPEG whose sides are whole blocks turns in the coefficient domain;
 a PNG or a lossless WEBP is decoded, turned and encoded again. Elsewhere the blob stays, and ``net_op`` says which
-orientation (an EXIF value) a reader must apply to the stored pixels.
+orientation (an EXIF value) a reader must apply to the stored pixels. No blob whose ``net_op`` is 1 notes another
+orientation in its EXIF, unless nothing was to be turned at all.
 
 A portrait is turned a quarter to the left or to the right by a hash of its key, so that the direction of gravity in the
 turned ones does not give them away as such.
-
-Source: ITU-T T.81 A.2.4 (blocks); libjpeg-turbo, ``jpegtran`` (turns of coefficients).
 """
 
 import hashlib
-import io
 import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import turbojpeg
-from PIL import Image
 from prefect import task
 
 from storage import blobs, manifest
 from storage.layout import Layout, layout
 from storage.records import ManifestRef
 from tasks import caching, imaging
-from tasks.exif import embedded, reset_orientation, upright_exif
+from tasks.lossless import rotate_exactly
 
 LOG = logging.getLogger(__name__)
 THREADS = 4
 RotateMode = Literal["landscape", "upright", "none"]
 
 _QUARTER_TURNS = {0: 1, 1: 8, 3: 6}  # EXIF value by counter-clockwise quarter turns
-_TRANSFORMS = {
-    2: turbojpeg.OP.HFLIP, 3: turbojpeg.OP.ROT180, 4: turbojpeg.OP.VFLIP, 5: turbojpeg.OP.TRANSPOSE,
-    6: turbojpeg.OP.ROT90, 7: turbojpeg.OP.TRANSVERSE, 8: turbojpeg.OP.ROT270,
-}  # fmt: skip
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA"}
 
 
 class Plan(NamedTuple):
@@ -67,49 +52,6 @@ def plan(width: int, height: int, exif_orientation: int, mode: RotateMode, key: 
     return Plan(imaging.compose(exif_orientation, _QUARTER_TURNS[turns]), turns)
 
 
-def rotate_exactly(data: bytes, image_format: str, op: int) -> bytes | None:
-    """``data`` turned by ``op`` with its EXIF orientation reset to 1; None where no exact turn exists."""
-    if embedded(data).has_more_pictures:  # an animation; or pictures behind the first that would be lost
-        return None
-    if image_format == "JPEG":
-        return _rotate_coefficients(data, op)
-    if image_format == "PNG" and data[24] <= 8:  # 16 bits per channel do not survive Pillow
-        return _encode_again(data, op, {})
-    if image_format == "WEBP" and is_lossless_webp(data):
-        return _encode_again(data, op, {"lossless": True, "exact": True, "method": 4})
-    return None
-
-
-def is_lossless_webp(data: bytes) -> bool:
-    """Whether the pixels of a WEBP file lie in a VP8L chunk."""
-    return data[12:16] == b"VP8L" or (data[12:16] == b"VP8X" and b"VP8L" in data[30:] and b"VP8 " not in data[30:])
-
-
-def _rotate_coefficients(data: bytes, op: int) -> bytes | None:
-    """A JPEG turned block by block; None if that would leave a partial block inside the picture."""
-    try:
-        turned: bytes = turbojpeg.transform(
-            data, _TRANSFORMS[op], perfect=True, progressive=embedded(data).is_progressive
-        )
-    except RuntimeError:  # not perfect, or of a kind that only its owner's decoder can read
-        return None
-    return reset_orientation(turned)
-
-
-def _encode_again(data: bytes, op: int, options: dict[str, Any]) -> bytes | None:
-    """A lossless picture turned pixel by pixel, with its colour profile; None if a pixel would not come back equal."""
-    with Image.open(io.BytesIO(data)) as image:
-        if image.format == "PNG" and image.mode not in _PNG_MODES:
-            return None
-        turned = image.transpose(_TRANSPOSITIONS[op])
-        kept = {"icc_profile": image.info.get("icc_profile"), "exif": upright_exif(data)}
-        out = io.BytesIO()
-        turned.save(out, image.format, **options, **{name: value for name, value in kept.items() if value})
-    result = out.getvalue()
-    is_equal = np.array_equal(imaging.decode_upright(data, op), imaging.decode_upright(result, 1))
-    return result if is_equal else None
-
-
 def rotate_row(where: Layout, row: dict[str, Any], mode: RotateMode) -> dict[str, Any]:
     """The rotate columns of one measured photo; all null if measure rejected it."""
     key = {"source": row["source"], "photo_id": row["photo_id"]}
@@ -117,7 +59,7 @@ def rotate_row(where: Layout, row: dict[str, Any], mode: RotateMode) -> dict[str
         return key
     op, turns = plan(row["width"], row["height"], row["exif_orientation"], mode, f"{row['source']}/{row['photo_id']}")
     kept = {**key, "blob": row["sha256"], "net_op": op, "landscape_turns": turns}
-    if op == 1:
+    if op == 1 and (mode == "none" or row["exif_orientation"] == 1):
         return kept
     try:
         turned = rotate_exactly(blobs.get(where, row["sha256"], row["format"]), row["format"], op)

@@ -1,34 +1,45 @@
 """Give each photo to train, val or test, so that nothing that belongs together lies on two sides.
 
-Photos of one owner, or of one duplicate group, form a group; a group's split is a hash of (salt, group), so it is the
-same forever, whatever else arrives. A group is named by its smallest owner (``owner:source/owner_id``), without one by
-its smallest photo (``photo:source/photo_id``). Only rows that dedup keeps join groups, one of each duplicate group,
-so that two owners who post the same picture are not welded together.
+Photos of one owner, or of one duplicate group, form a group. A group is named by its smallest owner
+(``owner:source/owner_id``), without one by its smallest photo (``photo:source/photo_id``). Only rows that dedup and
+labels keep join groups, one of each duplicate group, so that two owners who post the same picture are not welded
+together.
+
+What was published stays where it is: a group that holds such a photo, or a copy of one, takes its split. Another
+group's split is a hash of (salt, group) if the mode is ``stable``, and if it is ``balanced`` the one that evens out the
+labels. A photo that would join two splits is rejected as ``bridges_splits``; also one that is the larger copy of a
+published picture, by an owner of another split, for it would carry the picture over.
 
 Source: Barz and Denzler, "Do we train on test data?", arXiv 1902.00423 (why duplicates must share a side).
 """
 
 import hashlib
 import logging
-from collections import Counter, defaultdict
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, Literal, Self
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from storage import manifest
+from storage import manifest, streaming
 from storage.layout import layout
-from storage.records import SPLITS, ManifestRef, Split
-from tasks import caching
+from storage.records import SCHEMAS, SPLITS, ManifestRef
+from tasks import caching, stratify
 from tasks.errors import TooFewPhotos
-from tasks.groups import components
+from tasks.grouping import NONE, Bonds, Indices, groups, memory, numbered, places, settle, votes
+from tasks.shares import account
 
 LOG = logging.getLogger(__name__)
 _TICKETS = 2**64
+_WORTH_A_WARNING = 1.0  # percentage points that a split misses its share by
 
 
 class SplitRules(BaseModel):
@@ -36,13 +47,16 @@ class SplitRules(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Split")
 
-    train: float = Field(0.75, ge=0, le=1, description="Share of the groups that are trained on.")
-    val: float = Field(0.10, ge=0, le=1, description="Share of the groups that settings are chosen on.")
-    test: float = Field(0.15, ge=0, le=1, description="Share of the groups that is looked at once, at the end.")
+    train: float = Field(0.75, ge=0, le=1, description="Share that is trained on.")
+    val: float = Field(0.10, ge=0, le=1, description="Share that settings are chosen on.")
+    test: float = Field(0.15, ge=0, le=1, description="Share that is looked at once, at the end.")
     group_by: tuple[Literal["owner", "duplicates"], ...] = Field(
         ("owner", "duplicates"), description="What is never divided between two splits."
     )
-    mode: Literal["stable"] = Field("stable", description="stable: a group keeps its split, whatever else arrives.")
+    mode: Literal["stable", "balanced"] = Field(
+        "stable",
+        description="stable: by a hash of each group; balanced: even shares of all photos and of each label's.",
+    )
     salt: str = Field("darkroom", min_length=1, description="Another salt gives another split.")
 
     @model_validator(mode="after")
@@ -64,80 +78,135 @@ def shares(rules: SplitRules) -> tuple[Fraction, ...]:
     return tuple(Fraction(str(share)) for share in (rules.train, rules.val, rules.test))
 
 
-def split_of(group_id: str, rules: SplitRules) -> Split:
-    """The split of a group: where its ticket, a 64-bit hash, falls among the cumulated shares."""
-    digest = hashlib.sha256(f"{rules.salt}\0{group_id}".encode()).digest()
-    ticket = int.from_bytes(digest[:8], "big")
-    for name, end in zip(SPLITS, accumulate(shares(rules)), strict=True):
-        if ticket < end * _TICKETS:
-            return name
-    raise AssertionError("the shares sum to 1")
+def ticket(group_id: str, salt: str) -> int:
+    """64 bits that stand for a group, for ever."""
+    return int.from_bytes(hashlib.sha256(f"{salt}\0{group_id}".encode()).digest()[:8], "big")
 
 
-def group_ids(rows: list[dict[str, Any]], rules: SplitRules) -> list[str]:
-    """The group of each row (source, photo_id, owner_id, duplicate_group); an unknown owner joins nothing."""
-    bonds: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        if "owner" in rules.group_by and row["owner_id"]:
-            bonds["owner", f"{row['source']}/{row['owner_id']}"].append(index)
-        if "duplicates" in rules.group_by and row["duplicate_group"]:
-            bonds["duplicates", row["duplicate_group"]].append(index)
-    roots = components(len(rows), (link for members in bonds.values() for link in pairwise(members)))
-    names: dict[int, str] = {}
-    for root, row in zip(roots, rows, strict=True):
-        name = _name(row, rules)
-        names[root] = min(names.get(root, name), name)
-    return [names[root] for root in roots]
+def drawn(tickets: Iterable[int], rules: SplitRules) -> list[int]:
+    """The split of each ticket, by its place in SPLITS: where it falls among the cumulated shares."""
+    ends = [math.ceil(end * _TICKETS) for end in accumulate(shares(rules))]
+    return [bisect_right(ends, ticket) for ticket in tickets]
 
 
-def _name(row: dict[str, Any], rules: SplitRules) -> str:
-    """What a row would call its group; owners sort before photos."""
-    if "owner" in rules.group_by and row["owner_id"]:
-        return f"owner:{row['source']}/{row['owner_id']}"
-    return f"photo:{row['source']}/{row['photo_id']}"
+def evened_out(
+    new: Indices, tickets: Sequence[int], sides: Indices, of_photos: Indices, labels: pa.ChunkedArray, rules: SplitRules
+) -> Indices:
+    """The split of each of the ``new`` groups that evens out the labels, beside what has its side already."""
+    wanted = np.array([float(share) for share in shares(rules)])
+    used = np.flatnonzero(wanted)
+    names, photos, strata = stratify.strata_of(labels)
+    size, found = len(names) + 1, of_photos[photos]
+    held = votes(strata, np.append(sides, NONE)[found], size)[:, used].astype(np.float64)
+    places_of_new = np.full(len(sides) + 1, NONE)  # one more, for photos without a group
+    places_of_new[new] = np.arange(len(new))
+    group = places_of_new[found]
+    counts = stratify.count(group[group != NONE], strata[group != NONE], len(new), size)
+    return used[stratify.balance(counts, held, wanted[used], np.array(tickets, dtype=np.uint64))]
 
 
-def split_rows(rows: list[dict[str, Any]], rules: SplitRules) -> list[dict[str, Any]]:
-    """The split columns of each row; raises TooFewPhotos if there are fewer groups than splits that want some."""
-    groups = group_ids(rows, rules)
-    wanted = sum(share > 0 for share in shares(rules))
-    if len(set(groups)) < wanted:
-        raise TooFewPhotos(
-            f"{len(rows)} photos in {len(set(groups))} groups (by {' and '.join(rules.group_by) or 'photo'}) "
-            f"cannot fill {wanted} splits: search for more, loosen the filter, or set a share to 0"
-        )
-    split = {group: split_of(group, rules) for group in set(groups)}
-    return [
-        {"source": row["source"], "photo_id": row["photo_id"], "group_id": group, "split": split[group]}
-        for row, group in zip(rows, groups, strict=True)
-    ]
-
-
+# The views are the stages' outputs, as published columns; ``given`` is what was published before, under these rules.
 _KEPT = """
-    SELECT source, photo_id, duplicate_group, coalesce(owner_id, '') AS owner_id
-    FROM deduped LEFT JOIN owners USING (source, photo_id)
-    WHERE dedup_reason IS NULL
-    ORDER BY source, photo_id
+    select source, photo_id, split as given,
+           case when $by_owner and owner_id <> '' then 'owner:' || source || '/' || owner_id
+                else 'photo:' || source || '/' || photo_id end as name,
+           case when $by_duplicates then duplicate_group end as duplicate_group,
+           case when len(labels) > 1 then list_distinct(labels) else coalesce(labels, []) end as labels
+    from deduped left join owners using (source, photo_id) left join labels using (source, photo_id)
+         left join given using (source, photo_id)
+    where dedup_reason is null and labels_reason is null
+    order by source, photo_id
+"""
+# Published photos that take part no longer still hold the place of their owner and of their picture.
+_NAME_MEMORY = """
+    with gone as (select * from given anti join kept using (source, photo_id)),
+    named as (
+        select source, photo_id, group_id as member, split from gone
+        union select source, photo_id, 'owner:' || source || '/' || owner_id, split
+        from gone join owners using (source, photo_id) where $by_owner and owner_id <> '')
+    select member, split, count(*) as photos from named group by all
+"""
+_DUPLICATE_MEMORY = """
+    select duplicate_group as member, split, count(*) as photos
+    from given anti join kept using (source, photo_id) join deduped using (source, photo_id)
+    where duplicate_group is not null group by all
 """
 
 
-def kept_rows(deduped: pa.Table, owners: pa.Table) -> list[dict[str, Any]]:
-    """The rows that dedup keeps, with their owner (empty if unknown)."""
-    with duckdb.connect() as database:
-        database.register("deduped", deduped)
-        database.register("owners", owners)
-        table: pa.Table = database.sql(_KEPT).to_arrow_table()
-    return list(table.to_pylist())
+def split_photos(db: duckdb.DuckDBPyConnection, rules: SplitRules) -> pa.Table:
+    """Schema "split" for every photo that dedup and labels keep; raises TooFewPhotos.
+
+    ``db`` has the views deduped, owners, labels and given.
+    """
+    by = {f"by_{bond}": wanted in rules.group_by for bond, wanted in (("owner", "owner"), ("duplicates", "duplicates"))}
+    kept = db.sql(_KEPT, params=by).to_arrow_table()
+    db.register("kept", kept)
+    names, name_numbers = numbered(kept["name"])
+    duplicate_groups, duplicates = numbered(kept["duplicate_group"])
+    bonds = Bonds(name_numbers, duplicates, places(kept["given"], pa.array(SPLITS)))
+    name_memory = memory(db.sql(_NAME_MEMORY, params={"by_owner": by["by_owner"]}).to_arrow_table(), names)
+    duplicate_memory = memory(db.sql(_DUPLICATE_MEMORY).to_arrow_table(), duplicate_groups)
+    sides, is_rejected = settle(bonds, name_memory, duplicate_memory)
+    of_photos = groups(bonds, is_rejected)
+    present = np.flatnonzero(np.bincount(of_photos[~is_rejected], minlength=len(names)))
+    _check_enough(kept.num_rows, len(present), rules)
+    new = present[sides[present] == NONE]
+    tickets = [ticket(name, rules.salt) for name in names.take(pa.array(new)).to_pylist()]
+    if rules.mode == "stable":
+        sides[new] = drawn(tickets, rules)
+    else:
+        sides[new] = evened_out(new, tickets, sides, of_photos, kept["labels"], rules)
+    group_ids = names.take(pa.array(of_photos, mask=is_rejected))
+    splits = pa.array(SPLITS).take(pa.array(sides[of_photos], mask=is_rejected))
+    reasons = pa.array(["bridges_splits"]).take(pa.array(np.zeros_like(of_photos), mask=~is_rejected))
+    columns = [kept["source"], kept["photo_id"], group_ids, splits, reasons]
+    return pa.table(columns, schema=SCHEMAS["split"])
+
+
+def _check_enough(photos: int, found: int, rules: SplitRules) -> None:
+    """Raise TooFewPhotos if fewer groups are ``found`` than splits want some."""
+    wanted = sum(share > 0 for share in shares(rules))
+    if found < wanted:
+        raise TooFewPhotos(
+            f"{photos} photos in {found} groups (by {' and '.join(rules.group_by) or 'photo'}) "
+            f"cannot fill {wanted} splits: search for more, loosen the filter, or set a share to 0"
+        )
+
+
+def report(table: pa.Table, rules: SplitRules) -> None:
+    """Log what ``table`` (schema "split") gives to each split, and warn where a split misses its share."""
+    kept = table.filter(pc.is_valid(table["split"]))
+    names, numbers = numbered(kept["group_id"])
+    found = account(places(kept["split"], pa.array(SPLITS)), numbers, [float(share) for share in shares(rules)])
+    LOG.info(
+        "split: %s groups=%d largest=%.1f%% bridges_splits=%d",
+        " ".join(f"{name}={part['photos']}" for name, part in found["splits"].items()),
+        len(names), 100 * found["largest_group_share"], table.num_rows - kept.num_rows,
+    )  # fmt: skip
+    if found["off_points"] > _WORTH_A_WARNING:
+        LOG.warning("%s", missed(found))
+
+
+def missed(found: dict[str, Any]) -> str:
+    """One sentence on how far the splits are from their shares, and on the best that these groups allow."""
+    parts = ", ".join(
+        f"{name} has {100 * part['achieved']:.1f} % of {100 * part['target']:.1f} %"
+        for name, part in found["splits"].items()
+    )
+    return (
+        f"{parts}: {found['off_points']:.1f} points off where {found['best_off_points']:.1f} is the best that "
+        f"{found['groups']:,} undivided groups allow, the largest with {100 * found['largest_group_share']:.1f} % "
+        "of the photos"
+    )
 
 
 @task(**caching.stage("split"))
-def split(dedup: ManifestRef, owners: ManifestRef, rules: SplitRules) -> ManifestRef:
-    """group_id and split of every photo that dedup keeps."""
+def split(
+    deduped: ManifestRef, owners: ManifestRef, labels: ManifestRef, given: ManifestRef, rules: SplitRules
+) -> ManifestRef:
+    """group_id and split of every photo that dedup and labels keep, or why it has none."""
     where = layout()
-    rows = split_rows(kept_rows(manifest.read(where, dedup), manifest.read(where, owners)), rules)
-    counts, sizes = Counter(row["split"] for row in rows), Counter(row["group_id"] for row in rows)
-    LOG.info(
-        "split: %s groups=%d largest=%.1f%%",
-        " ".join(f"{name}={counts[name]}" for name in SPLITS), len(sizes), 100 * max(sizes.values()) / len(rows),
-    )  # fmt: skip
-    return manifest.write_rows(where, "split", rows)
+    with streaming.database(where, deduped=deduped, owners=owners, labels=labels, given=given) as db:
+        table = split_photos(db, rules)
+    report(table, rules)
+    return manifest.write(where, "split", table)

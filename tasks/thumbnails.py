@@ -7,7 +7,7 @@ import base64
 import hashlib
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -23,9 +23,12 @@ from tasks import imaging
 
 log = logging.getLogger(__name__)
 
-PAGE_HEIGHT_PX = 200  # about twice the height on the page, for dense displays
-PAGE_QUALITY = 68
-WIDEST_ASPECT = 3.0  # a panorama would fill a whole row
+PAGE_HEIGHT_PX = 216  # about twice the height on the page, for dense displays
+PAGE_BYTES = 14_000  # at most, of one picture on a page: the number of pictures is bounded, so the page is
+PAGE_QUALITIES = (72, 55, 40, 25)  # of WEBP
+JPEG_QUALITY = 68
+WIDEST_ASPECT, NARROWEST_ASPECT = 3.0, 0.5  # a panorama would fill a whole row, a tower a whole screen
+LEAST_PX = 24  # no bound on bytes makes a picture smaller
 THREADS = 4  # decoding and resampling release the GIL
 SHEET_BYTES = 150_000  # an artifact travels inside a database row
 GAP_PX = 6
@@ -44,7 +47,8 @@ class Picture(NamedTuple):
     licence: str
     licence_url: str
     page_url: str
-    note: str
+    note: str = ""
+    mark: str = ""  # a word on the picture, such as that it stands for its group
 
 
 def link(url: str | None) -> str:
@@ -68,10 +72,17 @@ def decode(layout: Layout, row: Row, min_height_px: int) -> Image.Image | None:
         return None
 
 
-def jpeg(image: Image.Image, quality: int = PAGE_QUALITY) -> bytes:
+def jpeg(image: Image.Image, quality: int = JPEG_QUALITY) -> bytes:
     """``image`` as a progressive JPEG."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality, optimize=True, progressive=True)
+    return stream.getvalue()
+
+
+def webp(image: Image.Image, quality: int) -> bytes:
+    """``image`` as a WEBP, about two thirds of the JPEG that looks as good."""
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=quality, method=4)
     return stream.getvalue()
 
 
@@ -81,37 +92,48 @@ def data_uri(data: bytes, media_type: str = "image/jpeg") -> str:
 
 
 def shrink(image: Image.Image, height_px: int) -> Image.Image:
-    """``image`` at most ``height_px`` high; of a panorama, its middle."""
+    """``image`` at most ``height_px`` high; of a panorama or a tower, its middle."""
     width, height = image.size
-    spare = max(0, int(width - WIDEST_ASPECT * height)) // 2
-    image = image.crop((spare, 0, width - spare, height))
+    spare_x = max(0, int(width - WIDEST_ASPECT * height)) // 2
+    spare_y = max(0, int(height - width / NARROWEST_ASPECT)) // 2
+    image = image.crop((spare_x, spare_y, width - spare_x, height - spare_y))
     if image.height <= height_px:
         return image
     size = (max(1, round(image.width * height_px / image.height)), height_px)
     return image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
 
 
-def picture(layout: Layout, row: Row, note: str = "") -> Picture:
+def is_cut(width: int, height: int) -> bool:
+    """Whether ``shrink`` shows only the middle of a picture."""
+    return not NARROWEST_ASPECT <= width / height <= WIDEST_ASPECT
+
+
+def picture(layout: Layout, row: Row, note: str = "", mark: str = "") -> Picture:
     """``row`` as it stands on the page, with whose it is and where it comes from."""
     image = decode(layout, row, PAGE_HEIGHT_PX)
     small = shrink(image, PAGE_HEIGHT_PX) if image else None
+    notes = [note, "only its middle shown" if image and is_cut(*image.size) else ""]
     return Picture(
-        uri=data_uri(jpeg(small)) if small else "",
+        uri=data_uri(within(small, PAGE_BYTES, webp, PAGE_QUALITIES), "image/webp") if small else "",
         width=small.width if small else PAGE_HEIGHT_PX * 3 // 2,
         height=small.height if small else PAGE_HEIGHT_PX,
-        title=(row["title"] or "").strip() or "untitled",
+        title=" ".join((row["title"] or "").split()) or "untitled",
         owner=row["owner_name"] or row["owner_id"] or "unknown",
         licence=row["licence"] or "unstated",
         licence_url=link(row["licence_url"]),
         page_url=link(row["page_url"]),
-        note=note,
+        note=", ".join(filter(None, notes)),
+        mark=mark,
     )
 
 
-def pictures(layout: Layout, rows: Sequence[Row], notes: Iterable[str] | None = None) -> list[Picture]:
+def pictures(
+    layout: Layout, rows: Sequence[Row], notes: Iterable[str] | None = None, marks: Iterable[str] | None = None
+) -> list[Picture]:
     """``rows`` in their order, decoded side by side."""
+    nothing = [""] * len(rows)
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda row, note: picture(layout, row, note), rows, notes or [""] * len(rows)))
+        return list(pool.map(lambda *each: picture(layout, *each), rows, notes or nothing, marks or nothing))
 
 
 def drawn(table: pa.Table, count: int) -> list[Row]:
@@ -140,10 +162,18 @@ def contact_sheet_jpeg(
     return within(sheet, SHEET_BYTES)
 
 
-def within(image: Image.Image, max_bytes: int) -> bytes:
-    """``image`` as the best JPEG that fits into ``max_bytes``."""
-    for quality in range(85, 25, -10):
-        data = jpeg(image, quality)
+def within(
+    image: Image.Image,
+    max_bytes: int,
+    encode: Callable[[Image.Image, int], bytes] = jpeg,
+    qualities: Iterable[int] = range(85, 25, -10),
+) -> bytes:
+    """``image`` at the best of ``qualities`` with which it fits into ``max_bytes``; smaller if it fits with none."""
+    qualities = tuple(qualities)
+    for quality in qualities:
+        data = encode(image, quality)
         if len(data) <= max_bytes:
             return data
-    return within(image.resize((image.width * 3 // 4, image.height * 3 // 4)), max_bytes)
+    if min(image.size) * 3 // 4 < LEAST_PX:
+        return data
+    return within(image.resize((image.width * 3 // 4, image.height * 3 // 4)), max_bytes, encode, qualities)

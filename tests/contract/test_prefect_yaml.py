@@ -27,6 +27,8 @@ from tasks.sources.standin.px500_rows import CATEGORIES
 FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 CATALOGUE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = CATALOGUE["deployments"]
+# What only who runs a deployment can say.
+GIVEN = {"dataset": "crops", "version": 1, "old": "crops@1", "new": "crops@2", "decided_by": "Ann"}
 TERMS = (
     "Travel Tourism Summer Street Sport Protest Portrait Photography Park Outside Online News Mountains Morning "
     "Military Life Landscape International Horizon Demonstration Celebrity Boat Beach"
@@ -73,10 +75,13 @@ def test_every_key_is_one_that_prefect_reads() -> None:
 
 
 def test_every_flow_has_a_deployment_of_another_name() -> None:
-    """Refresh, training, both, and audit are in the catalogue; no two deployments of one flow bear one name."""
+    """Every flow that people start is in the catalogue; no two deployments of one flow bear one name."""
     names = [f"{flow_of(deployment).name}/{deployment['name']}" for deployment in DEPLOYMENTS]
     assert len(set(names)) == len(names)
-    assert {name.split("/")[0] for name in names} == {"refresh-dataset", "train-model", "pipeline", "audit-dataset"}
+    assert {name.split("/")[0] for name in names} == {
+        "refresh-dataset", "train-model", "pipeline", "audit-dataset", "decide-photos", "export-dataset",
+        "diff-snapshots", "roll-back", "collect-garbage",
+    }  # fmt: skip
 
 
 @each
@@ -91,14 +96,15 @@ def test_a_deployment_says_what_it_is_for(deployment: dict[str, Any]) -> None:
 
 @each
 def test_its_parameters_are_those_of_its_flow(deployment: dict[str, Any]) -> None:
-    """They pass the schema that the server checks, and the flow's own validation."""
+    """They pass the schema that the server checks, and the flow's own validation, once what is left open is given."""
     flow = flow_of(deployment)
     schema = parameter_schema(flow).model_dump_for_openapi()
-    validate(deployment["parameters"], schema, raise_on_error=True)
-    assert set(deployment["parameters"]) <= set(flow.validate_parameters(deployment["parameters"]))
+    given = {name: GIVEN[name] for name in set(schema.get("required", [])) - set(deployment["parameters"])}
+    validate(deployment["parameters"] | given, schema, raise_on_error=True)
+    assert set(deployment["parameters"]) <= set(flow.validate_parameters(deployment["parameters"] | given))
     for name in deployment["parameters"]:
         with pytest.raises(ValidationError):
-            validate(deployment["parameters"] | {name: {"misspelt": 1}}, schema, raise_on_error=True)
+            validate(deployment["parameters"] | given | {name: {"misspelt": 1}}, schema, raise_on_error=True)
 
 
 def datasets(name: str) -> list[Dataset]:
@@ -188,15 +194,15 @@ def emitted(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, where: Layout) ->
     nothing: Any = lambda *args, **options: None  # noqa: E731
     monkeypatch.setattr(flows.refresh, "layout", lambda: where)
     monkeypatch.setattr(flows.refresh, "sources", SimpleNamespace(named=lambda name: SimpleNamespace(check=nothing)))
-    monkeypatch.setattr(flows.refresh, "report_dataset", SimpleNamespace(submit=nothing))
-    monkeypatch.setattr(flows.refresh, "publish_snapshot", lambda *args: snapshot)
+    monkeypatch.setattr(flows.refresh, "publish", lambda *args: snapshot)
     monkeypatch.setattr(flows.refresh, "emit_event", lambda event, **rest: events.append({"event": event, **rest}))
     monkeypatch.setattr(flows.refresh, "only_one", lambda name: monkeypatch.context())
     monkeypatch.setattr(flows.refresh, "artifacts", SimpleNamespace())  # and the UI is out of order
     monkeypatch.setattr(flows.refresh, "manifest", SimpleNamespace(read=nothing))
     monkeypatch.setattr(flows.refresh, "acquire", SimpleNamespace(find=nothing, fetch=nothing))
-    for name in ("curate", "one", "with_keys"):
-        monkeypatch.setattr(flows.refresh, name, nothing)
+    monkeypatch.setattr(flows.refresh, "splits", SimpleNamespace(grant=nothing))
+    monkeypatch.setattr(flows.refresh, "curate", lambda dataset: SimpleNamespace(joined=None))
+    monkeypatch.setattr(flows.refresh, "with_keys", nothing)
     for announce in (True, False):
         with pytest.raises(AttributeError, match="show_snapshot"):
             flows.refresh.refresh_dataset.fn(dataset, announce=announce)

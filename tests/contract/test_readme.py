@@ -14,13 +14,23 @@ from storage import settings as settings_module
 from storage.layout import Layout
 from storage.records import SPLITS
 from storage.settings import Settings
-from tasks import dedup, download, filter, imaging, publish, verdicts
+from tasks import dedup, download, filter, imaging, join, labels, split, verdicts
 from tasks.dataset import Dataset
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 CODE = "\n".join([*re.findall(r"^    .*$|^```.*?^```", README, re.M | re.S), *re.findall(r"`[^`\n]+`", README)])
-FLOWS = {"refresh-dataset", "train-model", "pipeline", "audit-dataset"}
+PAGES = (
+    "report.html", "README.md", "croissant.json", "ATTRIBUTION.csv", "LICENCES.csv", "leakage.json", "labels.json",
+    "row_hashes.arrow", "snapshot.json",
+)  # fmt: skip
+FLOWS = {  # by entrypoint in prefect.yaml
+    "flows.refresh.refresh_dataset": "refresh-dataset", "flows.train.train_model": "train-model",
+    "flows.audit.audit_dataset": "audit-dataset", "flows.pipeline.pipeline": "pipeline",
+    "flows.decide.decide_photos": "decide-photos", "flows.export.export_dataset": "export-dataset",
+    "flows.snapshots.diff_snapshots": "diff-snapshots", "flows.snapshots.roll_back": "roll-back",
+    "flows.snapshots.collect_garbage": "collect-garbage",
+}  # fmt: skip
 
 
 def section(title: str) -> str:
@@ -63,12 +73,13 @@ def test_every_module_that_is_run_can_be_run() -> None:
 
 def test_every_deployment_is_in_the_catalogue_and_the_other_way_round() -> None:
     """The table lists what prefect.yaml has; commands name nothing else."""
-    flows = {"flows.refresh.refresh_dataset": "refresh-dataset", "flows.train.train_model": "train-model"}
-    flows |= {"flows.audit.audit_dataset": "audit-dataset"}
     catalogue = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())["deployments"]
-    there = {f"{flows.get(each['entrypoint'], 'pipeline')}/{each['name']}" for each in catalogue}
+    there = {f"{FLOWS[each['entrypoint']]}/{each['name']}" for each in catalogue}
     assert {row[0].strip("`") for row in table("deployment")} == there
-    assert set(re.findall(rf"\b(?:{'|'.join(FLOWS)})/[a-z0-9-]+", CODE.replace(".py", ""))) - {"pipeline/py"} == there
+    assert (
+        set(re.findall(rf"\b(?:{'|'.join(FLOWS.values())})/[a-z0-9-]+", CODE.replace(".py", ""))) - {"pipeline/py"}
+        == there
+    )
 
 
 def test_the_table_of_variables_is_the_list_of_settings() -> None:
@@ -88,8 +99,9 @@ def test_the_examples_are_python() -> None:
                 source = importlib.util.find_spec(node.module)
                 assert source is not None
                 assert source.origin is not None
+                modules = {path.stem for path in Path(source.origin).parent.glob("*.py")}
                 names = {alias.name for alias in node.names}
-                assert names <= set(re.findall(r"\w+", Path(source.origin).read_text()))
+                assert names <= modules | set(re.findall(r"\w+", Path(source.origin).read_text()))
 
 
 def test_the_dataset_of_the_example_is_one() -> None:
@@ -132,11 +144,13 @@ def producible() -> dict[str, set[str]]:
         | constants(download, "download_reason")
         | constants(catalog, "download_reason")
         | {download.NOT_DOWNLOADABLE}
-        | constants(publish, "download_reason"),
+        | constants(join, "download_reason"),
         "measure": bad_image - {"too_many_pixels"},  # that is asked of the header, at the download
         "rotate": bad_image - {"too_many_pixels"},
         "filter": set(get_args(filter.FilterReason)),
-        "dedup": constants(dedup, "dedup_reason"),
+        "dedup": named_in_arrays(dedup),
+        "labels": constants(labels, "labels_reason"),
+        "split": named_in_arrays(split),
         purge.REMOVAL: {purge.REMOVED},
     }
 
@@ -159,6 +173,12 @@ def constants(module: Any, column: str) -> set[str]:
             if isinstance(key, ast.Constant) and key.value == column and isinstance(value, ast.Constant) and value.value
         }
     return found
+
+
+def named_in_arrays(module: Any) -> set[str]:
+    """The texts that ``module`` gives out from an array of reasons."""
+    arrays = re.findall(r"pa\.array\(\[([^\]]+)\]\)\.take", Path(module.__file__).read_text())
+    return set(re.findall(r'"(\w+)"', " ".join(arrays)))
 
 
 def tree_paths() -> set[str]:
@@ -197,6 +217,7 @@ def test_the_tree_is_the_layout() -> None:
         where.run("<run id>"), where.cache, where.prefect, where.removals,
         *(where.ledger("crops", kind) for kind in ledger.KINDS),
         *(snapshot / f"{part}.parquet" for part in (*SPLITS, "rejected")),
-        *(snapshot / name for name in ("report.html", "README.md", "ATTRIBUTION.csv", "snapshot.json")),
+        *(snapshot / name for name in PAGES),
+        where.exports / "<export>",
     ]  # fmt: skip
     assert tree_paths() == {path.relative_to("/").as_posix() for path in there}

@@ -1,6 +1,7 @@
 """What the tests of faults share: the ledger held against the site's truth, and a refresh without Prefect's engine."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +18,11 @@ import flows.acquire
 import tasks.download
 from storage import catalog, ledger, removals
 from storage.layout import Layout
-from storage.settings import apply_environment
-from tasks import caching, dataset, pace, search, web
+from tasks import caching, pace, search, web
+from tasks.dataset import Dataset
 from tasks.errors import TransientError
 from tasks.sources import flickr
-from tasks.sources.standin import StandIn
+from tasks.sources.standin import Catalogue, StandIn
 
 KEY = "0123456789abcdef0123456789abcdef"
 SHORT = web.Limits(
@@ -40,18 +41,26 @@ def own_root(where: Layout, environment: Callable[..., None]) -> Layout:
 
 
 @pytest.fixture
-def serve(own_root: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StandIn]]:
+def limits() -> web.Limits:
+    """Those of the client; a module may have its own."""
+    return SHORT
+
+
+@pytest.fixture
+def serve(
+    limits: web.Limits, monkeypatch: pytest.MonkeyPatch, environment: Callable[..., None]
+) -> Iterator[Callable[..., StandIn]]:
     """Starts a stand-in and points the environment at it; the client waits for next to nothing."""
-    monkeypatch.setattr(web, "LIMITS", SHORT)
+    monkeypatch.setattr(web, "LIMITS", limits)
     monkeypatch.setattr(pace, "OPEN_S", 0.05)
     monkeypatch.setattr(pace, "OPEN_MAX_S", 0.2)
     web.client.cache_clear()
     running: list[StandIn] = []
 
-    def start(catalogue: Any, **options: Any) -> StandIn:
+    def start(catalogue: Catalogue, **options: Any) -> StandIn:
         site = StandIn(catalogue, **({"quota_per_hour": 10**9} | options))
         running.append(site.__enter__())
-        apply_environment(
+        environment(
             FLICKR_API_KEY=KEY, DARKROOM_FLICKR_URL=site.api_url, DARKROOM_PX500_URL=site.px500_url,
             DARKROOM_IMAGE_HOSTS=urlsplit(site.url).netloc,
         )  # fmt: skip
@@ -62,6 +71,14 @@ def serve(own_root: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     web.client.cache_clear()
     for site in running:
         site.__exit__(None, None, None)
+
+
+@pytest.fixture
+def dataset(request: pytest.FixtureRequest) -> Dataset:
+    """A dataset of the test's own over all photos of the site, in a window that is closed."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
+    query = {"uploaded_after": "2024-01-01T00:00:00Z", "uploaded_before": "2026-01-10T00:00:00Z", "label": name}
+    return Dataset.model_validate({"name": name, "queries": [query], "filter": {"min_long_px": 72, "min_short_px": 72}})
 
 
 @pytest.fixture
@@ -125,11 +142,11 @@ class Direct:
 
 
 @pytest.fixture
-def refresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dataset.Dataset], None]]:
+def refresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Dataset], None]]:
     """The first half of a refresh, search and download, by the flow's own code without Prefect's engine."""
     trying = local()
 
-    def find_and_fetch(wanted: dataset.Dataset) -> None:
+    def find_and_fetch(wanted: Dataset) -> None:
         flows.acquire.find(wanted)
         flows.acquire.fetch(wanted)
 

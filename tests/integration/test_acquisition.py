@@ -39,23 +39,9 @@ EVERYTHING = Query(uploaded_after=PAST)
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, environment: object) -> Iterator[Callable[..., StandIn]]:
-    """Starts a stand-in and points the environment at it; the client waits for next to nothing."""
-    monkeypatch.setattr(web, "LIMITS", SHORT)
-    web.client.cache_clear()
-    running: list[StandIn] = []
-
-    def start(catalogue: Catalogue, **options: Any) -> StandIn:
-        site = StandIn(catalogue, **options)
-        running.append(site.__enter__())
-        point_at(site.url)
-        return site
-
-    yield start
-    web.client().close()
-    web.client.cache_clear()
-    for site in running:
-        site.__exit__(None, None, None)
+def limits() -> web.Limits:
+    """A client that gives up soon."""
+    return SHORT
 
 
 Serve = Callable[..., StandIn]

@@ -66,6 +66,11 @@ def owners(root: Layout) -> ManifestRef:
     return manifest.write_rows(root, "owners", rows)
 
 
+def decided(root: Layout, **decisions: str) -> ManifestRef:
+    rows = [{"source": "s", "photo_id": name, "decision": decision} for name, decision in decisions.items()]
+    return manifest.write_rows(root, "decided", rows)
+
+
 def rows_of(root: Layout, *refs: ManifestRef) -> dict[str, dict[str, Any]]:
     return {row["photo_id"]: row for row in manifest.read_all(root, refs).to_pylist()}
 
@@ -86,7 +91,8 @@ def test_every_photo_has_a_row_and_every_rejected_one_its_reason(root: Layout, m
     assert {name for name, value in broken.items() if value is not None} == {
         "source", "photo_id", "sha256", "format", "measure_reason",
     }  # fmt: skip
-    reasons = {name: row["filter_reason"] for name, row in rows_of(root, filter_photos.fn(measured, RULES)).items()}
+    judged = rows_of(root, filter_photos.fn(measured, decided(root), RULES))
+    reasons = {name: row["filter_reason"] for name, row in judged.items()}
     assert {name: reason for name, reason in reasons.items() if reason} == {
         "small": "too_small",
         "square": "wrong_aspect",
@@ -118,26 +124,38 @@ def test_turned_blobs_decode_as_the_plan_says(root: Layout, measured: list[Manif
 
 def test_copies_are_grouped_and_owners_are_not_welded_together(root: Layout, measured: list[ManifestRef]) -> None:
     """Copies by other owners point at the one that is kept, and only its owner names the group of the split."""
-    judged = filter_photos.fn(measured, RULES)
-    deduped = dedup.fn(measured, judged, owners(root), DedupRules())
+    judged = filter_photos.fn(measured, decided(root), RULES)
+    deduped = dedup.fn(measured, judged, owners(root), decided(root), DedupRules())
     rows = rows_of(root, deduped)
     assert set(rows) == {"copy", "landscape", "other", "portrait", "repost", "unaligned"}
     assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
         "landscape": "s/copy", "repost": "s/copy",
     }  # fmt: skip
-    given = rows_of(root, split.fn(deduped, owners(root), SplitRules()))
-    assert {name: row["group_id"] for name, row in given.items()} == {
+    labels = manifest.write_rows(root, "labels", [{"source": "s", "photo_id": name} for name in rows])
+    given = manifest.write_rows(root, "given", [])
+    given = rows_of(root, split.fn(deduped, owners(root), labels, given, SplitRules()))
+    assert {name: row["group_id"] for name, row in given.items() if row["group_id"]} == {
         "copy": "owner:s/ann", "other": "owner:s/eve", "portrait": "owner:s/cid", "unaligned": "photo:s/unaligned",
+    }  # fmt: skip
+
+
+def test_a_copy_that_a_person_keeps_stands_for_its_group(root: Layout, measured: list[ManifestRef]) -> None:
+    """The decision is above the size, and the other copies point at it."""
+    kept = decided(root, repost="keep")
+    judged = filter_photos.fn(measured, kept, RULES)
+    rows = rows_of(root, dedup.fn(measured, judged, owners(root), kept, DedupRules()))
+    assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
+        "copy": "s/repost", "landscape": "s/repost",
     }  # fmt: skip
 
 
 def test_the_same_inputs_give_the_same_references(root: Layout, measured: list[ManifestRef]) -> None:
     """Every stage is a function of its inputs: the bytes of its output are the same in any order of shards."""
     assert [measure.fn(held(root, sorted(FILES)[:4])), measured[1]] == measured
-    judged = filter_photos.fn(measured, RULES)
-    assert filter_photos.fn(measured[::-1], RULES) == judged
-    deduped = dedup.fn(measured, judged, owners(root), DedupRules())
-    assert dedup.fn(measured[::-1], judged, owners(root), DedupRules()) == deduped
+    judged = filter_photos.fn(measured, decided(root), RULES)
+    assert filter_photos.fn(measured[::-1], decided(root), RULES) == judged
+    deduped = dedup.fn(measured, judged, owners(root), decided(root), DedupRules())
+    assert dedup.fn(measured[::-1], judged, owners(root), decided(root), DedupRules()) == deduped
     assert [rotate.fn(ref, "landscape") for ref in measured] == [rotate.fn(ref, "landscape") for ref in measured]
 
 

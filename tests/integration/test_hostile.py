@@ -35,14 +35,6 @@ TITLES = (
 
 
 @pytest.fixture
-def dataset(request: pytest.FixtureRequest) -> Dataset:
-    """A dataset of the test's own over all photos of the site, in a window that is closed."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
-    query = {"uploaded_after": "2024-01-01T00:00:00Z", "uploaded_before": "2026-01-10T00:00:00Z", "label": name}
-    return Dataset.model_validate({"name": name, "queries": [query], "filter": {"min_long_px": 72, "min_short_px": 72}})
-
-
-@pytest.fixture
 def sound() -> list[Photo]:
     """Small photos with nothing wrong."""
     photos = Catalogue.synthetic(60, min_long_px=144, max_long_px=162).listed()

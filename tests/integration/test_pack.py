@@ -4,16 +4,17 @@ import errno
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from models.errors import PackDamaged
+from models.errors import ConfigError, PackDamaged
+from models.frames import LATER, PackSpec, Picture
 from models.loader import open_pack
-from models.recipes import PackSpec
 from storage import blobs, manifest
 from storage.layout import Layout
 from storage.records import SPLITS, ManifestRef, PackRef
@@ -123,6 +124,54 @@ def test_the_training_process_notices_a_flipped_bit(root: Layout, selection: Man
         open_pack(folder, PackSpec(HEIGHT, WIDTH), SPLITS)
 
 
+def test_extreme_photos_stand_whole_in_white(root: Layout) -> None:
+    """Beyond the factor a photo keeps its aspect, turned as it is shown; within it it is squeezed as ever."""
+    out = io.BytesIO()
+    Image.fromarray(np.full((16, 512, 3), 90, np.uint8)).save(out, "PNG")
+    blob = blobs.put(root, out.getvalue(), "PNG")
+    wide = {"source": "s", "owner_id": "o", "split": "train", "format": "PNG", "blob": blob}
+    rows = [wide | {"photo_id": name, "net_op": net_op} for name, net_op in {"lying": 1, "standing": 6}.items()]
+    rows.append(photo(root, 0, 1, "train"))
+    selection = manifest.write_rows(root, "selection", rows)
+    ref = pack.fn(selection, 64, 64, pad_beyond=2.0)
+    spec = PackSpec(64, 64, pad_beyond=2.0)
+    split = open_pack(root.pack(ref.digest), spec, ["train"]).splits["train"]
+    frames = dict(zip(split.photo_ids, split.frames, strict=True))
+    lying = np.full((64, 64, 3), 255)
+    lying[31:33] = 90
+    assert np.array_equal(frames["lying"], lying)
+    assert np.array_equal(frames["standing"], lying.swapaxes(0, 1))
+    assert np.abs(frames["000"].astype(int) - imaging.resize_area(scene(0), 64, 64)).mean() < 3
+    assert not np.array_equal(frames["lying"], pack_frames(root, selection, PackSpec(64, 64))["lying"])
+
+
+def pack_frames(root: Layout, selection: ManifestRef, spec: PackSpec) -> dict[str, Any]:
+    """The frames of train by photo."""
+    ref = pack.fn(selection, **asdict(spec))
+    split = open_pack(root.pack(ref.digest), spec, ["train"]).splits["train"]
+    return dict(zip(split.photo_ids, split.frames, strict=True))
+
+
+def test_each_kind_of_picture_is_a_pack_of_its_own(root: Layout, selection: ManifestRef) -> None:
+    """Another digest, other frames, and the training process refuses one that its recipe does not want."""
+    packs = {kind: pack.fn(selection, HEIGHT, WIDTH, picture=kind) for kind in get_args(Picture)}
+    assert packs["photo"] == packed(selection)
+    assert len({ref.digest for ref in packs.values()}) == 3
+    contours = pack_frames(root, selection, PackSpec(HEIGHT, WIDTH, picture="contours"))
+    assert {value for frame in contours.values() for value in np.unique(frame)} == {0, 255}
+    with pytest.raises(ConfigError, match=r"32 x 48 \(contours\), the recipe wants 32 x 48 \(photo\)"):
+        open_pack(root.pack(packs["contours"].digest), PackSpec(HEIGHT, WIDTH), SPLITS)
+
+
+def test_a_pack_from_before_the_options_is_one_of_squeezed_photos(root: Layout, selection: ManifestRef) -> None:
+    """A card that does not speak of them opens for a recipe that has none."""
+    folder = root.pack(packed(selection).digest)
+    card = json.loads((folder / "pack.json").read_text())
+    old = {name: value for name, value in card.items() if name not in LATER}
+    (folder / "pack.json").write_text(json.dumps(old))
+    assert len(open_pack(folder, PackSpec(HEIGHT, WIDTH), SPLITS).splits) == 3
+
+
 def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRef, rows: list[dict[str, Any]]) -> None:
     """Half a pack is none, and its draft is removed."""
     lonely = photo(root, 99, 1, "train")
@@ -130,7 +179,7 @@ def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRe
     torn = manifest.write_rows(root, "selection", [*rows, lonely])
     with pytest.raises(BlobCorrupt, match="missing"):
         packed(torn)
-    digest = caching.digest("pack", {"selection": torn, "frame_height": HEIGHT, "frame_width": WIDTH})
+    digest = caching.digest("pack", {"selection": torn, **asdict(PackSpec(HEIGHT, WIDTH))})
     assert not root.pack(digest).exists()
     assert not list(root.pack(digest).parent.glob(f".{digest}*"))
 
@@ -159,7 +208,7 @@ def test_an_empty_split_is_a_file_without_frames(root: Layout, rows: list[dict[s
 def test_the_card_tells_nothing_of_this_machine(root: Layout, selection: ManifestRef) -> None:
     """No path, no time, no name: a pack may be carried elsewhere."""
     card = json.loads((root.pack(packed(selection).digest) / "pack.json").read_text())
-    assert set(card) == {"version", "frame_height", "frame_width", "splits"}
+    assert set(card) == {"version", "frame_height", "frame_width", "pad_beyond", "picture", "splits"}
     assert str(root.root) not in json.dumps(card)
 
 

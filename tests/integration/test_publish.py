@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -14,6 +15,7 @@ from storage.layout import Layout, write_bytes
 from storage.records import SCHEMAS, SPLITS, FileRef, SnapshotRef
 from tasks import publish
 from tasks.errors import GateRefused
+from tasks.join import join
 
 SMALL, DOUBLE = {"small": "too_small"}, {"double": "duplicate"}
 RULES: dict[str, object] = {"filter": {"min_long_px": 1440}}
@@ -23,45 +25,55 @@ def rows(stage: str, *values: dict[str, Any]) -> pa.Table:
     return pa.Table.from_pylist([{"source": "flickr", **value} for value in values], schema=SCHEMAS[stage])
 
 
-def outputs(kept: int = 1) -> publish.StageOutputs:
-    """``kept`` good photos, and one that each stage rejected."""
+def joined(stages: dict[str, pa.Table], locations: bool = False) -> pa.Table:
+    """The rows that a snapshot would consist of."""
+    with duckdb.connect() as db:
+        for name, table in stages.items():
+            db.register(name, table)
+        return manifest.conform("publish", join(db, locations).to_arrow_table())
+
+
+def outputs(kept: int = 1) -> dict[str, pa.Table]:
+    """The rows of all stages for ``kept`` good photos, and one that each stage rejected."""
     good = [f"k{number}" for number in range(kept)]
     fetched = [*good, "unread", "small", "double", "bridge"]
     facts = [{"sha256": key, "format": "JPEG", "title": f"Title of {key}", "latitude": 52.5} for key in fetched]
     measured = [{"sha256": key, "long_px": 1500, "short_px": 1000} for key in fetched]
     measured[fetched.index("unread")] |= {"long_px": None, "short_px": None, "measure_reason": "corrupt"}
     splits = [{"photo_id": key, "split": SPLITS[n % 3], "group_id": key} for n, key in enumerate(good)]
-    return publish.StageOutputs(
-        facts=rows(
+    return {
+        "facts": rows(
             "facts",
             *({"photo_id": key, "owner_id": key} | each for key, each in zip(fetched, facts, strict=True)),
             {"photo_id": "gone", "download_reason": "gone"},
             {"photo_id": "unasked"},
         ),
-        measure=rows("measure", *({"photo_id": key} | each for key, each in zip(fetched, measured, strict=True))),
-        filter=rows("filter", *({"photo_id": key, "filter_reason": SMALL.get(key)} for key in fetched)),
-        rotate=rows("rotate", *({"photo_id": key, "blob": key, "net_op": 1} for key in fetched)),
-        dedup=rows(
+        "measure": rows("measure", *({"photo_id": key} | each for key, each in zip(fetched, measured, strict=True))),
+        "filter": rows("filter", *({"photo_id": key, "filter_reason": SMALL.get(key)} for key in fetched)),
+        "rotate": rows("rotate", *({"photo_id": key, "blob": key, "net_op": 1} for key in fetched)),
+        "dedup": rows(
             "dedup", *({"photo_id": key, "dedup_reason": DOUBLE.get(key)} for key in [*good, "double", "bridge"])
         ),
-        split=rows("split", *splits, {"photo_id": "bridge", "split_reason": "bridges_splits"}),
-    )
+        "labels": rows("labels", *({"photo_id": key, "label": "a"} for key in [*good, "double", "bridge"])),
+        "split": rows("split", *splits, {"photo_id": "bridge", "split_reason": "bridges_splits"}),
+        "decided": rows("decided"),
+    }
 
 
 def publishing(
     where: Layout, table: pa.Table, rules: dict[str, object] = RULES, allow_jump: bool = False
 ) -> SnapshotRef:
-    joined = manifest.write(where, "publish", table)
+    ref = manifest.write(where, "publish", table)
     write_bytes(where.root / "report.html", b"<html></html>")
     report: FileRef = manifest.file_ref(where, where.root / "report.html")
-    return publish.publish_snapshot(where, "crops", rules, joined, report, allow_jump)
+    return publish.publish_snapshot(where, "crops", rules, ref, {"report.html": report}, allow_jump)
 
 
 def test_every_photo_has_a_verdict_and_its_first_reason() -> None:
     """No photo is lost, and a rejected one names the stage and the reason."""
     found = {
         row["photo_id"]: (row["verdict"], row["reason_stage"], row["reason"])
-        for row in publish.join(outputs(), False).to_pylist()
+        for row in joined(outputs(), False).to_pylist()
     }
     assert found == {
         "k0": (True, None, None),
@@ -76,41 +88,39 @@ def test_every_photo_has_a_verdict_and_its_first_reason() -> None:
 
 def test_locations_are_left_out_unless_asked_for() -> None:
     """Where somebody stood is personal."""
-    assert publish.join(outputs(), False)["latitude"].null_count == 7
-    assert 52.5 in publish.join(outputs(), True)["latitude"].to_pylist()
+    assert joined(outputs(), False)["latitude"].null_count == 7
+    assert 52.5 in joined(outputs(), True)["latitude"].to_pylist()
 
 
 def test_a_snapshot_has_all_its_files_and_their_digests(where: Layout) -> None:
     """What snapshot.json promises is there, and the four manifests hold every photo once."""
-    ref = publishing(where, publish.join(outputs(6), False))
+    ref = publishing(where, joined(outputs(6), False))
     folder = Path(ref.uri)
     card = json.loads((folder / "snapshot.json").read_text())
     assert ref.counts == {"train": 2, "val": 2, "test": 2, "rejected": 6}
     assert sum(card["reasons"].values()) == 6
-    assert set(card["files"]) == {f"{part}.parquet" for part in (*SPLITS, "rejected")} | {
-        "README.md",
-        "ATTRIBUTION.csv",
-        "report.html",
-    }
+    promised = {f"{part}.parquet" for part in (*SPLITS, "rejected")} | {"README.md", "ATTRIBUTION.csv", "report.html"}
+    assert promised <= set(card["files"]) == {file.name for file in folder.iterdir()} - {"snapshot.json"}
+    assert card["labels"] == {"a": 6}
     assert all(manifest.sha256_file(folder / name) == digest for name, digest in card["files"].items())
-    assert publish.published(where, "crops", 1) == publish.join(outputs(6), False)
+    assert publish.published(where, "crops", 1) == joined(outputs(6), False)
 
 
 def test_nothing_new_publishes_nothing(where: Layout) -> None:
     """The same rows under the same rules are the same version."""
-    first = publishing(where, publish.join(outputs(), False))
-    again = publishing(where, publish.join(outputs(), False))
+    first = publishing(where, joined(outputs(), False))
+    again = publishing(where, joined(outputs(), False))
     assert (first.version, first.is_new, again.version, again.is_new) == (1, True, 1, False)
-    assert publishing(where, publish.join(outputs(), False), {"filter": {"min_long_px": 1}}).version == 2
+    assert publishing(where, joined(outputs(), False), {"filter": {"min_long_px": 1}}).version == 2
     assert catalog.versions(where, "crops") == [1, 2]
 
 
 def test_only_one_run_can_take_a_version(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes second is told so, and leaves nothing behind."""
-    publishing(where, publish.join(outputs(3), False))
+    publishing(where, joined(outputs(3), False))
     monkeypatch.setattr(catalog, "versions", lambda where, name: [])
     with pytest.raises(SnapshotConflict, match="refresh again"):
-        publishing(where, publish.join(outputs(6), False))
+        publishing(where, joined(outputs(6), False))
     assert [entry.name for entry in where.snapshot("crops", 1).parent.iterdir()] == ["00001"]
 
 
@@ -120,19 +130,19 @@ def test_a_failed_publish_leaves_nothing(where: Layout, monkeypatch: pytest.Monk
     def fails(*args: object) -> str:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(publish.card, "attribution", fails)
+    monkeypatch.setattr(publish.card, "companions", fails)
     with pytest.raises(RuntimeError):
-        publishing(where, publish.join(outputs(), False))
+        publishing(where, joined(outputs(), False))
     assert catalog.versions(where, "crops") == []
     assert list(where.snapshot("crops", 1).parent.iterdir()) == []
 
 
 def test_a_suspicious_jump_is_refused_unless_allowed(where: Layout) -> None:
     """Half of the photos gone under unchanged rules is no news but an accident."""
-    publishing(where, publish.join(outputs(60), False))
+    publishing(where, joined(outputs(60), False))
     with pytest.raises(GateRefused, match="only 20 photos are kept where 60 were"):
-        publishing(where, publish.join(outputs(20), False))
-    assert publishing(where, publish.join(outputs(20), False), allow_jump=True).version == 2
+        publishing(where, joined(outputs(20), False))
+    assert publishing(where, joined(outputs(20), False), allow_jump=True).version == 2
 
 
 @pytest.mark.parametrize(
@@ -148,14 +158,22 @@ def test_a_suspicious_jump_is_refused_unless_allowed(where: Layout) -> None:
 def test_the_gate_has_exact_bounds(before: dict[str, int], now: dict[str, int], worry: str | None) -> None:
     """More than half of the photos lost, or a quarter more of them rejected; small datasets may jump."""
     zero = {"val": 0, "test": 0}
-    found = publish.gate(before | zero, now | zero)
+    found = publish.gate({"counts": before | zero}, {"counts": now | zero})
     assert (found is None) if worry is None else (found is not None and worry in found)
+
+
+def test_a_label_that_loses_most_of_its_photos_is_no_news() -> None:
+    """The whole may hide what happens to a part of it; a small label may jump."""
+    counts = {"train": 100, "val": 0, "test": 0, "rejected": 0}
+    before = {"counts": counts, "labels": {"bee": 20, "ant": 19, "fly": 61}}
+    assert publish.gate(before, {"counts": counts, "labels": {"bee": 10, "fly": 90}}) is None
+    assert "'bee'" in str(publish.gate(before, {"counts": counts, "labels": {"bee": 9, "fly": 91}}))
 
 
 def test_a_snapshot_is_found_by_name_and_version(where: Layout) -> None:
     """``crops`` is the newest, ``crops@1`` the first; what is not there is named."""
-    publishing(where, publish.join(outputs(1), False))
-    publishing(where, publish.join(outputs(2), False))
+    publishing(where, joined(outputs(1), False))
+    publishing(where, joined(outputs(2), False))
     assert catalog.resolve(where, "crops") == ("crops", 2)
     assert catalog.resolve(where, "crops@1") == ("crops", 1)
     with pytest.raises(SnapshotMissing, match="it has \\[1, 2\\]"):
@@ -199,10 +217,10 @@ def test_the_newest_listing_counts(where: Layout) -> None:
 
 def test_the_draft_of_a_killed_run_is_no_version(where: Layout) -> None:
     """A folder that was never renamed into place is passed over, though it is complete."""
-    publishing(where, publish.join(outputs(), False))
+    publishing(where, joined(outputs(), False))
     final = where.snapshot("crops", 1)
     draft = final.with_name(".00002.0123.part")
     draft.mkdir()
     (draft / "snapshot.json").write_text("{}")
     assert catalog.versions(where, "crops") == [1]
-    assert publishing(where, publish.join(outputs(3), False)).version == 2
+    assert publishing(where, joined(outputs(3), False)).version == 2

@@ -81,7 +81,7 @@ class Root:
         joined = manifest.write_rows(self.where, "publish", rows)
         write_bytes(self.where.root / "stages" / "report" / "page.html", f"<p>{rows[0]['title']}</p>".encode())
         page = manifest.file_ref(self.where, self.where.root / "stages" / "report" / "page.html")
-        publish.publish_snapshot(self.where, self.name, {}, joined, page)
+        publish.publish_snapshot(self.where, self.name, {}, joined, {"report.html": page})
 
     def train(self, rows: list[dict[str, Any]]) -> None:
         keys = [{name: row[name] for name in ("source", "photo_id", "owner_id")} for row in rows]

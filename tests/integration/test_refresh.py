@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import flows.acquire
+import flows.curate
 import flows.refresh
 from flows.refresh import refresh_dataset
 from storage import catalog, ledger, manifest
@@ -25,7 +26,20 @@ from tasks.sources.standin import Catalogue, Keys, StandIn
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 KEY = "0123456789abcdef0123456789abcdef"
-TASKS = ("search", "download", "measure", "filter_photos", "rotate", "dedup", "split", "join_photos", "report_dataset")
+TASKS = (
+    "search",
+    "download",
+    "measure",
+    "filter_photos",
+    "rotate",
+    "dedup",
+    "label_photos",
+    "account_labels",
+    "split",
+    "audit_splits",
+    "join_photos",
+    "report_dataset",
+)
 FAST = web.Limits(retries=1, backoff_s=0.001, pauses=1, pause_s=0.01, api_per_s=1e4, api_burst=1000, images_per_s=1e4)
 Ran = Counter[tuple[str, str]]
 Point = Callable[..., None]
@@ -60,7 +74,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
     """How often each task of the refresh ended in which state; clear it between runs."""
     counted: Ran = Counter()
     for name in TASKS:
-        room = flows.acquire if name in ("search", "download") else flows.refresh
+        room = next(room for room in (flows.acquire, flows.curate, flows.refresh) if hasattr(room, name))
         task = getattr(room, name)
         monkeypatch.setattr(
             room, name,
@@ -141,7 +155,7 @@ def test_a_new_photo_touches_one_shard_of_each_stage(
     root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One shard is measured and rotated again, all others are cached."""
-    monkeypatch.setattr(flows.refresh, "SHARD_PHOTOS", 12)
+    monkeypatch.setattr(flows.curate, "SHARD_PHOTOS", 12)
     dataset = reopened(dataset)
     refresh_dataset(dataset)
     before = Counter(name for name, _ in ran.elements())

@@ -1,11 +1,10 @@
 """Searches beyond what a site lists at once: complete, resumed where they were interrupted, told before they cost."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
@@ -23,42 +22,43 @@ from tasks.dataset import Dataset
 from tasks.errors import SourceUnavailable
 from tasks.sources import flickr, windows
 from tasks.sources.base import Found, Window
-from tasks.sources.standin import Catalogue, Photo, SearchHabits, StandIn
+from tasks.sources.standin import Catalogue, Photo, SearchHabits, StandIn, photo_search
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 KEY = "0123456789abcdef0123456789abcdef"
 FAST = web.Limits(retries=1, backoff_s=0.001, pauses=1, pause_s=0.01)
-SITE_PHOTOS = 12_000
+CROWD, FEW = 12_000, 1200  # photos of a site: three times what a search lists, in full size and a tenth of it
 Serve = Callable[..., StandIn]
 
 
 @pytest.fixture(scope="module")
 def crowd() -> Catalogue:
     """Three times what a search lists; their pictures are never looked at."""
-    return Catalogue.synthetic(SITE_PHOTOS)
+    return Catalogue.synthetic(CROWD)
+
+
+@pytest.fixture(scope="module")
+def small_crowd() -> Catalogue:
+    """A tenth of it."""
+    return Catalogue.synthetic(FEW)
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, environment: Callable[..., None]) -> Iterator[Serve]:
-    """Starts a stand-in and points the environment at it; nobody waits for a budget."""
-    monkeypatch.setattr(web, "LIMITS", FAST)
-    web.client.cache_clear()
-    running: list[StandIn] = []
+def few(small_crowd: Catalogue, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
+    """Three times what a search lists, where a page, a search and a window all have a tenth of what they have."""
+    for module, name in (
+        (photo_search, "MAX_ROWS"), (photo_search, "MAX_PER_PAGE"), (flickr, "REACH"), (flickr, "PER_PAGE"),
+        (windows, "TARGET"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, getattr(module, name) // 10)
+    return small_crowd
 
-    def start(catalogue: Catalogue, **options: Any) -> StandIn:
-        site = StandIn(catalogue, quota_per_hour=10**9, **options)
-        running.append(site.__enter__())
-        environment(
-            FLICKR_API_KEY=KEY, DARKROOM_FLICKR_URL=site.api_url, DARKROOM_IMAGE_HOSTS=site.url.removeprefix("http://"),
-            DARKROOM_PX500_URL=f"{site.url}/graphql", DARKROOM_API_CALLS_PER_HOUR="100000000",
-        )  # fmt: skip
-        return site
 
-    yield start
-    web.client().close()
-    web.client.cache_clear()
-    for site in running:
-        site.__exit__(None, None, None)
+@pytest.fixture
+def limits(environment: Callable[..., None]) -> web.Limits:
+    """Nobody waits for a budget."""
+    environment(DARKROOM_API_CALLS_PER_HOUR="100000000")
+    return FAST
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_everything_is_found_beyond_what_a_search_lists(
     rows = ledger.read(root, dataset.name, "windows").to_pylist()
     listed = [row for row in rows if row["state"] == "listed"]
     assert max(row["unique"] for row in listed) <= 1.1 * windows.TARGET
-    assert sum(row["unique"] for row in listed) == SITE_PHOTOS
-    assert sum(row["calls"] for row in rows) == site.stats()["calls_total"] <= 0.004 * SITE_PHOTOS
+    assert sum(row["unique"] for row in listed) == CROWD
+    assert sum(row["calls"] for row in rows) == site.stats()["calls_total"] <= 0.004 * CROWD
 
 
 def test_naive_paging_loses_two_thirds(serve: Serve, crowd: Catalogue) -> None:
@@ -116,29 +116,29 @@ def test_naive_paging_loses_two_thirds(serve: Serve, crowd: Catalogue) -> None:
 
 
 def test_a_search_again_asks_for_the_last_fortnight_only(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset
 ) -> None:
     """One call, not forty; a photo that was indexed late is found by it."""
-    site = serve(crowd)
+    site = serve(few)
     find(dataset)
     before, asked = photo_ids(root, dataset), searches(site)
     find(dataset)
     assert searches(site) - asked == 1
-    late = replace(crowd.listed()[0], id="77", uploaded_at=datetime.now(UTC).replace(microsecond=0) - timedelta(days=9))
-    crowd.put([late])
+    late = replace(few.listed()[0], id="77", uploaded_at=datetime.now(UTC).replace(microsecond=0) - timedelta(days=9))
+    few.put([late])
     try:
         find(dataset)
         assert photo_ids(root, dataset) == sorted([*before, "77"])
     finally:
-        crowd._photos.pop("77")
+        few._photos.pop("77")
 
 
 def test_an_interrupted_search_resumes_at_the_window(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was listed before the site broke down is not asked for again, and nothing is lost."""
     monkeypatch.setattr(acquire, "search", searching.search.with_options(retries=0))
-    site = serve(crowd)
+    site = serve(few)
     find(dataset.model_copy(update={"name": f"{dataset.name}-whole"}))
     whole, list_whole = searches(site), flickr.Search.whole
     asked: list[Window] = []
@@ -158,94 +158,96 @@ def test_an_interrupted_search_resumes_at_the_window(
     assert searches(site) - before <= whole - 9, "windows under way when it broke may be asked twice"
 
 
+@pytest.mark.usefixtures("few")
 def test_a_window_too_short_to_divide_is_asked_by_licence_and_from_both_ends(
     root: Layout, serve: Serve, dataset: Dataset
 ) -> None:
-    """9,000 photos of one second: 5,000 of one licence and 4,000 of the others; all of them are found."""
+    """900 photos of one second: 500 of one licence and 400 of the others; all of them are found."""
     template = Catalogue.synthetic(5).listed()[0]
     burst = Catalogue()
     burst.put(
-        replace(template, id=str(10**10 + n), licence=4 if n < 5000 else 9 + n % 5, duplicate_of=None)
-        for n in range(9000)
+        replace(template, id=str(10**10 + n), licence=4 if n < 500 else 9 + n % 5, duplicate_of=None)
+        for n in range(900)
     )
     site = serve(burst)
     find(dataset)
     assert photo_ids(root, dataset) == truth(site)
     rows = ledger.read(root, dataset.name, "windows").to_pylist()
-    assert max(row["total"] for row in rows if row["state"] == "listed") == 9000
+    assert max(row["total"] for row in rows if row["state"] == "listed") == 900
     assert sum(row["lost"] for row in rows) == 0
 
 
+@pytest.mark.usefixtures("few")
 def test_what_no_way_of_asking_shows_is_told(root: Layout, serve: Serve, dataset: Dataset) -> None:
-    """10,000 photos of one second and one licence: 8,000 are seen from both ends, 2,000 stand in the ledger as lost."""
+    """1,000 photos of one second and one licence: 800 are seen from both ends, 200 stand in the ledger as lost."""
     template = Catalogue.synthetic(5).listed()[0]
     burst = Catalogue()
-    burst.put(replace(template, id=str(10**10 + n)) for n in range(10_000))
+    burst.put(replace(template, id=str(10**10 + n)) for n in range(1000))
     serve(burst)
     find(dataset)
-    assert len(photo_ids(root, dataset)) == 8000
-    assert sum(row["lost"] for row in ledger.read(root, dataset.name, "windows").to_pylist()) == 2000
+    assert len(photo_ids(root, dataset)) == 800
+    assert sum(row["lost"] for row in ledger.read(root, dataset.name, "windows").to_pylist()) == 200
 
 
 def test_old_facts_are_looked_at_again_on_a_share_of_the_budget(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twelve calls look again at known photos, however many there are; their licences are what they are now."""
-    site = serve(crowd)
+    site = serve(few)
     find(dataset)
     monkeypatch.setattr(windows, "revisit_after", lambda age: timedelta(0))
     monkeypatch.setattr(acquire, "FACTS_SHARE", 12 / 10**8)
-    oldest = min(crowd.listed(), key=lambda photo: photo.uploaded_at)
-    crowd.relicense(oldest.id, 9)
+    oldest = min(few.listed(), key=lambda photo: photo.uploaded_at)
+    few.relicense(oldest.id, 9)
     asked = searches(site)
     find(dataset)
     assert 5 <= searches(site) - asked <= 1 + 12
     [row] = [row for row in catalog.facts(root, dataset.name).to_pylist() if row["photo_id"] == oldest.id]
     assert "CC0" in row["licence"]
-    assert len(photo_ids(root, dataset)) == SITE_PHOTOS
+    assert len(photo_ids(root, dataset)) == FEW
 
 
 def test_a_limit_beyond_the_reach_takes_the_newest(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset
 ) -> None:
-    """5,000 photos of 12,000: exactly the newest, window after window into the past."""
-    site = serve(crowd)
-    query = dataset.queries[0].model_copy(update={"limit": 5000})
+    """500 photos of 1,200: exactly the newest, window after window into the past."""
+    site = serve(few)
+    query = dataset.queries[0].model_copy(update={"limit": 500})
     find(dataset.model_copy(update={"queries": (query,)}))
-    newest = sorted(site.catalogue.listed(), key=lambda photo: photo.uploaded_at, reverse=True)[:5000]
+    newest = sorted(site.catalogue.listed(), key=lambda photo: photo.uploaded_at, reverse=True)[:500]
     found = set(photo_ids(root, dataset))
-    assert len(found) == 5000
+    assert len(found) == 500
     edge = newest[-1].uploaded_at
     assert {photo.id for photo in newest if photo.uploaded_at > edge} <= found
     assert searches(site) < 40
 
 
 def test_a_plan_tells_the_cost_and_spends_one_call_a_query(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset
 ) -> None:
     """Windows, calls, hours and gigabytes, near what the search then takes; nothing is listed or fetched."""
-    site = serve(crowd)
+    site = serve(few)
     planned = refresh_dataset(dataset, plan_only=True)
     assert isinstance(planned, Plan)
     assert searches(site) == 1
     assert site.stats()["calls_total"] == planned.calls_spent == 2, "the other one asked for the licences"
     assert site.stats()["images_total"] == 0
     assert not root.dataset(dataset.name).exists()
-    assert planned.photos == SITE_PHOTOS
-    assert planned.gigabytes > 1
+    assert planned.photos == FEW
+    assert planned.gigabytes > 0.1
     assert planned.hours > 0
     find(dataset)
     listing_calls = site.stats()["calls_total"] - 2
-    asked_apart = sum(not photo.is_original_public for photo in crowd.listed())
+    asked_apart = sum(not photo.is_original_public for photo in few.listed())
     assert planned.calls == pytest.approx(listing_calls + asked_apart, rel=0.25)
 
 
 @pytest.mark.parametrize(("deployment", "queries"), [("crops", 23), ("photos-28", 28)])
 def test_the_ready_deployments_can_be_planned(
-    root: Layout, serve: Serve, crowd: Catalogue, deployment: str, queries: int
+    root: Layout, serve: Serve, few: Catalogue, deployment: str, queries: int
 ) -> None:
     """Every term and every category has its row."""
-    serve(crowd)
+    serve(few)
     project = yaml.safe_load(Path(__file__).parents[2].joinpath("prefect.yaml").read_text())
     [parameters] = [
         each["parameters"] for each in project["deployments"]
@@ -259,13 +261,13 @@ def test_the_ready_deployments_can_be_planned(
 
 
 def test_more_windows_than_a_run_may_ask_are_left_for_the_next(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run asks no more windows than it shows well in the UI; refresh after refresh the dataset becomes whole."""
-    site = serve(crowd)
+    site = serve(few)
     monkeypatch.setattr(acquire, "MAX_WINDOWS", 12)
     sizes = []
-    while len(sizes) < 8 and (not sizes or sizes[-1] < SITE_PHOTOS):
+    while len(sizes) < 8 and (not sizes or sizes[-1] < FEW):
         find(dataset)
         sizes.append(len(photo_ids(root, dataset)))
     assert photo_ids(root, dataset) == truth(site)
@@ -274,10 +276,10 @@ def test_more_windows_than_a_run_may_ask_are_left_for_the_next(
 
 
 def test_no_query_waits_for_another(
-    root: Layout, serve: Serve, crowd: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+    root: Layout, serve: Serve, few: Catalogue, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that may not ask all windows asks some of every query, not all of the first."""
-    serve(crowd)
+    serve(few)
     queries = [dataset.queries[0].model_copy(update={"label": label}) for label in ("sea", "boat", "hill")]
     monkeypatch.setattr(acquire, "MAX_WINDOWS", 30)
     find(dataset.model_copy(update={"queries": tuple(queries)}))

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from storage.records import SCHEMAS
+from storage.records import SCHEMAS, SPLITS
 from tasks import card
 
 FACTS = {
@@ -106,6 +106,48 @@ def test_card_answers_from_the_numbers() -> None:
     assert "1 files were turned without re-encoding, and 1 photos are to be turned when they are read" in text
     assert "1 owners and 0 duplicate groups have photos in more than one of them." in text
     assert card.FLICKR_NOTICE in text
+
+
+def test_labels_and_licences_are_told_by_split() -> None:
+    """A photo counts for each of its labels; a licence has its marks, photos of each split, and those left out."""
+    by_nd = {"licence": "CC BY-ND 2.0", "licence_url": "https://creativecommons.org/licenses/by-nd/2.0/"}
+    text = card.dataset_card(
+        joined({"label": "bee", "labels": ["bee", "insect"]}, {"label": "bee", "split": "test"}, by_nd,
+               {"verdict": False, "reason": "unknown_licence"}, {"licence_now": "CC0"}), FACTS,
+    )  # fmt: skip
+    assert "| bee | 1 | 0 | 1 |" in text
+    assert "| insect | 1 | 0 | 0 |" in text
+    assert "| CC BY-ND 2.0 | BY ND | 1 | 0 | 0 | 0 |" in text
+    assert "| CC BY 2.0 | BY | 2 | 0 | 1 | 1 |" in text
+    assert "1 photos have another one now. 1 photos (ND) may not be passed on altered." in text
+    assert "1 photos were left out because the site does not explain their licence" in text
+
+
+def test_proof_and_changes_are_quoted() -> None:
+    """What the audit for leaks found, and what changed since the parent, as snapshot.json says it; else no word."""
+    shares = {split: {"target": 0.5, "achieved": 0.4567, "best": 0.49} for split in SPLITS}
+    proof = {"across_splits": {"owners": 0, "near_duplicates": 1234}, "shares": {"splits": shares}}
+    changes = {"added": 1234, "by_column": {"title": 2}}
+    text = card.dataset_card(joined({}), FACTS | {"leakage": proof, "changes": changes})
+    assert "lie in more than one split:\n 0 owners, 1,234 near duplicates." in text
+    assert "| train | 2 | 50.00% | 45.67% | 49.00% |" in text
+    assert (
+        "## Changes since version 1\n\n| what | photos |\n|---|---:|\n| added | 1,234 |\n| by column title | 2 |"
+        in text
+    )
+    without = card.dataset_card(joined({}), FACTS)
+    assert "| train | 2 |\n| val | 0 |" in without
+    assert "An audit" not in without
+    assert "## Changes" not in without
+
+
+def test_companions_are_all_files_beside_the_tables() -> None:
+    """Card, attribution, licences, description for machines: the same bytes for the same rows."""
+    digests = {f"{split}.parquet": "00" * 32 for split in SPLITS}
+    made = card.companions(joined({}), FACTS, digests)
+    assert sorted(made) == ["ATTRIBUTION.csv", "LICENCES.csv", "README.md", "croissant.json"]
+    assert made == card.companions(joined({}), FACTS, digests)
+    assert all(data.endswith(b"\n") for data in made.values())
 
 
 def test_notice_is_given_for_flickr_alone() -> None:

@@ -1,5 +1,6 @@
 """What the catalogue makes of a ledger: which photos are wanted, under which licence each was downloaded."""
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 
 from storage import catalog, ledger, manifest, removals
-from storage.layout import Layout
+from storage.errors import SnapshotMissing
+from storage.layout import Layout, write_bytes
 from storage.records import SCHEMAS
 
 NOW = datetime(2024, 11, 22, 12, 0, tzinfo=UTC)
@@ -216,9 +218,9 @@ def test_what_a_query_says_does_not_depend_on_which_was_asked_last(where: Layout
         listed(where, at=NOW + second * DAY, query_id="boat", label="boat", title=f"{second}", fallbacks=[], **small)
         for order, label in ((["boat", "sea"], "boat"), (["sea", "boat"], "sea"), (["hill", "sea"], "sea")):
             [row] = catalog.facts(where, "d", order).to_pylist()
-            assert (row["label"], row["title"]) == (label, "1")
+            assert row["title"] == "1"
             assert (row["image_url"], row["size_label"], row["listed_width"]) == ("https://h/1_o.jpg", "Original", 100)
-            assert catalog.owners(where, "d", order)["label"].to_pylist() == [label]
+            assert catalog.tagged(where, "d", order)["label"].to_pylist() == [label]
             [wish] = catalog.wanted(where, "d", NOW + 2 * DAY, order).to_pylist()
             assert [rung["label"] for rung in wish["renditions"]] == ["Original", "Large"]
 
@@ -285,3 +287,41 @@ def test_the_size_of_a_download_is_judged_by_what_is_held(where: Layout) -> None
     listed(where)
     tried(where, bytes=10_000)
     assert catalog.expected_bytes(where, "d", catalog.wanted(where, "d", NOW)) == pytest.approx(10_000)
+
+
+@pytest.fixture
+def dated(where: Layout) -> Layout:
+    """Three versions of ``d``, the second and the third of one day."""
+    for version, moment in enumerate(
+        ("2026-10-05T03:00:00+00:00", "2026-11-01T03:00:00+00:00", "2026-11-01T23:59:59+00:00")
+    ):
+        card = {"version": version + 1, "created_at": moment}
+        write_bytes(where.snapshot("d", version + 1) / "snapshot.json", json.dumps(card).encode())
+    return where
+
+
+@pytest.mark.parametrize(
+    ("asked", "version"),
+    [
+        ("d", 3), ("d@2", 2), ("d@00002", 2), ("d@2026-11-01", 3), ("d@2026-10-31", 1), ("d@2030-01-01", 3),
+        ("d@2026-11-01T03:00:00Z", 2), ("d@2026-11-01T02:59:59", 1), ("d@2026-11-01T05:00:00+02:00", 2),
+    ],
+)  # fmt: skip
+def test_a_snapshot_is_found_by_version_date_and_time(dated: Layout, asked: str, version: int) -> None:
+    """A date means the end of its day, and all times are UTC unless they say otherwise."""
+    assert catalog.resolve(dated, asked) == ("d", version)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("d@4", r"no version '4'; it has \[1, 2, 3\], and takes dates like d@2026-11-01"),
+        ("d@yesterday", "no version 'yesterday'"), ("d@2026-13-01", "no version '2026-13-01'"),
+        ("d@2026-10-04", "no version at 2026-10-04: version 1 is of 2026-10-05 03:00 UTC"),
+        ("e@2026-10-04", "has no snapshot below"),
+    ],
+)  # fmt: skip
+def test_a_snapshot_that_is_not_there_is_told_in_a_sentence(dated: Layout, asked: str, words: str) -> None:
+    """With what there is instead."""
+    with pytest.raises(SnapshotMissing, match=words):
+        catalog.resolve(dated, asked)

@@ -1,19 +1,24 @@
-"""Finding the same picture again."""
+"""Finding the same picture again, and only that."""
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from pydantic import ValidationError
 
-from tasks import imaging, measure
-from tasks.dedup import DedupRules, Photos, dedup_rows, duplicate_groups, equal_pictures, near_pairs
-from tasks.groups import components
+from tasks import copies, imaging, measure
+from tasks.copies import equal_pictures, photos_of
+from tasks.dedup import DedupRules, dedup_rows
+from tasks.groups import Forest, components
+from tasks.registering import SAME, outside
 
 
+@cache
 def clouds(seed: int, height: int = 240, width: int = 360) -> Image.Image:
     """A picture with structure at every scale, another for each seed."""
     rng = np.random.default_rng(seed)
@@ -30,48 +35,113 @@ def facts(image: Image.Image, quality: int = 90) -> dict[str, Any]:
     return measure.measure_photo(out.getvalue())
 
 
-def photos(rows: list[dict[str, Any]], **columns: list[Any]) -> Photos:
+COLUMNS = {
+    "source": pa.string(), "photo_id": pa.string(), "sha256": pa.string(), "long_px": pa.int32(),
+    "short_px": pa.int32(), "edit_tier": pa.string(), "phash_orientations": pa.binary(), "phash_probes": pa.binary(),
+    "owner_id": pa.string(), "decision": pa.string(), "thumbnail": pa.binary(),
+}  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]], **columns: list[Any]) -> pa.Table:
     """``rows`` of measure as photos a, b, c ... of one source, all of different bytes unless told otherwise."""
-    size = len(rows)
-    defaults: dict[str, Any] = {
-        "keys": [("s", chr(97 + at)) for at in range(size)],
-        "owners": [""] * size,
-        "sha256": [str(at) for at in range(size)],
-        "areas": [row["long_px"] * row["short_px"] for row in rows],
-    }
-    hashes = np.frombuffer(b"".join(row["phash_orientations"] for row in rows), np.uint64)
-    thumbnails = np.frombuffer(b"".join(row["thumbnail"] for row in rows), np.uint8)
-    return Photos(**defaults | columns, hashes=hashes.reshape(-1, 8, 4), thumbnails=thumbnails.reshape(-1, 32, 32))
+    defaults = {"source": "s", "owner_id": "", "decision": None}
+    named = [
+        defaults | {"photo_id": chr(97 + at), "sha256": str(at)} | row | {name: of[at] for name, of in columns.items()}
+        for at, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(named, schema=pa.schema(list(COLUMNS.items())))
+
+
+def links(rows: list[dict[str, Any]], **columns: list[Any]) -> set[tuple[int, int]]:
+    return set(equal_pictures(photos_of(table(rows, **columns)), 7))
+
+
+def deduped(rows: list[dict[str, Any]], rules: DedupRules | None = None, **columns: list[Any]) -> list[dict[str, Any]]:
+    """The dedup columns of each row."""
+    whole = table(rows, **columns)
+    return list(dedup_rows(whole, photos_of(whole), rules or DedupRules()).to_pylist())
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
     return Image.fromarray(imaging.make_upright(np.asarray(image), orientation))
 
 
+def cut(image: Image.Image, left: float, right: float, top: float, bottom: float) -> Image.Image:
+    width, height = image.size
+    return image.crop((int(left * width), int(top * height), int((1 - right) * width), int((1 - bottom) * height)))
+
+
+def with_disc(image: Image.Image, x: int, y: int) -> Image.Image:
+    """A grey disc of an eighth of the width, in strong light."""
+    mask = Image.new("L", image.size)
+    mask.paste(255, (x, y, x + image.width // 8, y + image.width // 8))
+    grey = Image.new("RGB", image.size, (90, 90, 90))
+    return Image.composite(grey, ImageOps.autocontrast(image), mask.filter(ImageFilter.GaussianBlur(1)))
+
+
 CHANGES = {
     "half size": lambda image: image.resize((image.width // 2, image.height // 2)),
-    "brighter": lambda image: image.point(lambda value: min(255, int(value * 1.2))),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
+    "darker curve": lambda image: image.point([round(255 * (value / 255) ** 1.6) for value in range(256)] * 3),
     "grey": lambda image: image.convert("L").convert("RGB"),
-    "cropped": lambda image: image.crop((4, 3, image.width - 3, image.height - 2)),
+    "crop of 2 %": lambda image: cut(image, 0.01, 0.01, 0.01, 0.01),
+    "crop of 5 % at each side": lambda image: cut(image, 0.05, 0.05, 0.05, 0.05),
+    "crop of 5 % at one side": lambda image: cut(image, 0.05, 0, 0, 0),
+    "white border": lambda image: ImageOps.expand(image, 12, "white"),
+    "black border": lambda image: ImageOps.expand(image, 5, "black"),
+    "two borders": lambda image: ImageOps.expand(ImageOps.expand(image, 12, "white"), 4, "black"),
+    "letterbox": lambda image: ImageOps.pad(image, (360, 300)),
+    "mirrored, cropped, small": lambda image: ImageOps.mirror(cut(image, 0.03, 0.02, 0.03, 0.02)).resize((180, 120)),
     **{f"orientation {value}": lambda image, value=value: turned(image, value) for value in range(2, 9)},
+}
+NEAR_MISSES = {
+    "framing moved by 8 %": lambda image: (cut(image, 0, 0.08, 0, 0), cut(image, 0.08, 0, 0, 0)),
+    "framing moved by 15 %": lambda image: (cut(image, 0, 0.15, 0, 0), cut(image, 0.15, 0, 0, 0)),
+    "subject moved": lambda image: (with_disc(image, 60, 100), with_disc(image, 160, 100)),
+    "another scene": lambda image: (image, clouds(17)),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_picture_is_found_again(change: str) -> None:
-    """Each change is linked to its original, and to no other picture."""
-    rows = [facts(clouds(0)), facts(clouds(1)), facts(CHANGES[change](clouds(0)), quality=60), facts(clouds(2))]
-    assert set(equal_pictures(photos(rows), 64)) == {(0, 2)}
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_changed_picture_is_found_again(change: str, is_first: bool) -> None:
+    """Each change is linked to its original, whichever of the two comes first, and to no other picture."""
+    both = [facts(clouds(0)), facts(CHANGES[change](clouds(0)), quality=60)]
+    rows = [both[not is_first], facts(clouds(1)), both[is_first], facts(clouds(2))]
+    assert links(rows) == {(0, 2)}
+
+
+@pytest.mark.parametrize("kind", NEAR_MISSES)
+def test_what_is_only_alike_is_not_the_same(kind: str) -> None:
+    """Neighbours in a burst and other scenes stay apart."""
+    for seed in (2, 5, 6, 7):
+        assert links([facts(picture) for picture in NEAR_MISSES[kind](clouds(seed))]) == set()
+
+
+def test_a_crop_lies_within_and_a_moved_framing_does_not() -> None:
+    """How far both pictures show what the other does not: the lesser of the two; a frame shows nothing."""
+    whole, boxes = (
+        np.array([[0.0, 1.0, 0.0, 1.0]] * 3),
+        np.array([[0.1, 0.9, 0.1, 0.9], [0.08, 1.08, 0, 1], [0, 1, 0, 1]]),
+    )
+    assert outside(boxes, whole, whole, whole).tolist() == pytest.approx([-0.1, 0.08, 0], abs=1e-9)
+    framed = np.array([[0.1, 0.9, 0.1, 0.9]])
+    assert outside(whole[:1], framed, whole[:1], framed)[0] == pytest.approx(0)
+
+
+def test_what_is_alike_can_be_asked_for() -> None:
+    """A lower bar links a pair whose subject moved, for a person to look at."""
+    rows = [facts(picture) for picture in NEAR_MISSES["subject moved"](clouds(6))]
+    assert set(equal_pictures(photos_of(table(rows)), 7, SAME._replace(max_moved=99))) == {(0, 1)}
 
 
 def test_real_photographs_are_found_again_and_never_mixed_up(shared: Path) -> None:
-    """30 photographs and a smaller, turned, re-encoded copy of each make 30 pairs."""
+    """20 photographs and a smaller, turned, re-encoded copy of each make 20 pairs."""
     rows = []
-    for path in sorted((shared / "photos").glob("*/*.webp"))[:60:2]:
+    for path in sorted((shared / "photos").glob("*/*.webp"))[:60:3]:
         image = Image.fromarray(imaging.decode_upright(path.read_bytes(), 1))
         rows += [facts(image), facts(turned(image.resize((image.width * 2 // 3, image.height * 2 // 3)), 6), 60)]
-    keys = [("s", f"{at:03d}") for at in range(len(rows))]
-    assert set(equal_pictures(photos(rows, keys=keys), 64)) == {(at, at + 1) for at in range(0, 60, 2)}
+    assert links(rows, photo_id=[f"{at:03d}" for at in range(40)]) == {(at, at + 1) for at in range(0, 40, 2)}
 
 
 def test_flat_pictures_match_by_their_bytes_alone() -> None:
@@ -79,73 +149,82 @@ def test_flat_pictures_match_by_their_bytes_alone() -> None:
     ramp = np.linspace(0, 3, 300).round().astype(np.uint8)
     fogs = [Image.fromarray(np.broadcast_to(value + ramp[None, :, None], (200, 300, 3)).copy()) for value in (9, 90)]
     rows = [facts(image) for image in (Image.new("RGB", (300, 200)), Image.new("RGB", (300, 200)), *fogs)]
-    assert duplicate_groups(photos(rows), DedupRules()) == []
-    assert duplicate_groups(photos(rows, sha256=["x", "x", "y", "z"]), DedupRules()) == [[0, 1]]
+    assert links(rows) == set()
+    assert [row["duplicate_of"] for row in deduped(rows, sha256=["x", "x", "y", "z"])] == [None, "s/a", None, None]
 
 
-def test_near_hashes_are_not_enough() -> None:
-    """A pair whose hashes agree but whose thumbnails do not is no duplicate."""
+def test_near_sketches_are_not_enough() -> None:
+    """A pair whose sketches agree but whose thumbnails do not is no duplicate."""
     rows = [facts(clouds(0)), facts(clouds(1))]
-    rows[1]["phash_orientations"] = rows[0]["phash_orientations"]
-    assert list(near_pairs(photos(rows).hashes, 0))
-    assert list(equal_pictures(photos(rows), 64)) == []
+    rows[1]["phash_probes"] = rows[0]["phash_probes"]
+    assert sum(map(len, copies.matches(photos_of(table(rows)), 0)))
+    assert links(rows) == set()
 
 
-def test_every_near_pair_is_found_whatever_the_tile() -> None:
-    """The tiled search finds what comparing all with all finds, with the right orientation, to the very bit."""
-    rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 2**64, (1100, 8, 4), dtype=np.uint64)
-    for first, second, orientation, bits in (
-        (3, 1090, 5, 20),
-        (500, 501, 1, 64),
-        (15, 16, 8, 65),
-        (0, 1099, 3, 0),
-        (7, 9, 2, 256),
-    ):
-        flips = np.zeros(256, np.uint8)
-        flips[rng.choice(256, bits, replace=False)] = 1
-        hashes[second, orientation - 1] = hashes[first, 0] ^ np.packbits(flips).view(np.uint64)
-    found = {
-        tuple(map(int, triple)) for batch in near_pairs(hashes, 64) for triple in zip(*batch, strict=True)
-    }  # fmt: skip
-    assert found == {(3, 1090, 5), (500, 501, 1), (0, 1099, 3)}
+def test_a_crowd_of_copies_is_joined_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the matches are cut into batches, all copies hang together, by few links."""
+    rows = [facts(clouds(0), quality) for quality in range(60, 90)]
+    monkeypatch.setattr(copies, "SEARCHED", 50)
+    monkeypatch.setattr(copies, "_TRIED", 8)
+    assert {row["duplicate_group"] for row in deduped(rows)} == {"s/a"}
+    assert len(links(rows)) < 200
 
 
 def test_the_largest_stands_for_its_group() -> None:
     """The largest area, then the earliest key, is kept; the others say of whom they are copies, and how near."""
     small, large = facts(clouds(0, 200, 300)), facts(clouds(0, 200, 300).resize((600, 400)))
-    rows = dedup_rows(photos([small, large, facts(clouds(5)), large]), DedupRules())
+    rows = deduped([small, large, facts(clouds(5)), large])
     assert rows[0]["duplicate_of"] == rows[3]["duplicate_of"] == "s/b"
-    assert [row.get("dedup_reason") for row in rows] == ["duplicate", None, None, "duplicate"]
-    assert [row.get("duplicate_group") for row in rows] == ["s/b", "s/b", None, "s/b"]
+    assert [row["dedup_reason"] for row in rows] == ["duplicate", None, None, "duplicate"]
+    assert [row["duplicate_group"] for row in rows] == ["s/b", "s/b", None, "s/b"]
     assert 0 <= rows[0]["distance_bits"] <= 64
     assert rows[3]["distance_bits"] == 0
 
 
+def test_of_equal_sizes_the_camera_s_own_file_is_kept() -> None:
+    """Before a developed one, one of which nothing is known, and an edited one."""
+    rows = [facts(clouds(0), quality) for quality in (70, 80, 90, 95)]
+    tiers = ["edited", "unknown", "camera_original", "developed"]
+    assert [row["duplicate_of"] for row in deduped(rows, edit_tier=tiers)] == ["s/c", "s/c", None, "s/c"]
+
+
+def test_what_a_person_keeps_stays() -> None:
+    """It stands for its group though it is smaller, a second one stays beside it, and no limit takes it away."""
+    small, large = facts(clouds(0, 200, 300)), facts(clouds(0, 200, 300).resize((600, 400)))
+    decisions = [None, "keep", "keep", None]
+    rows = deduped(
+        [large, small, small, facts(clouds(1))], DedupRules(max_per_owner=1), decision=decisions, owner_id=["ann"] * 4
+    )
+    assert [row["duplicate_of"] for row in rows] == ["s/b", None, "s/b", None]
+    assert [row["dedup_reason"] for row in rows] == ["duplicate", None, None, "owner_limit"]
+
+
 def test_the_distance_of_a_turned_copy_is_that_of_its_best_orientation() -> None:
     """A quarter turn costs no distance."""
-    rows = dedup_rows(photos([facts(clouds(0)), facts(turned(clouds(0), 6))]), DedupRules())
-    assert rows[1]["distance_bits"] <= 8
+    assert deduped([facts(clouds(0)), facts(turned(clouds(0), 6))])[1]["distance_bits"] <= 8
 
 
 def test_one_owner_gives_no_more_than_the_limit() -> None:
     """Above the limit photos go, the same ones whatever their order; duplicates and unknown owners do not count."""
     rows = [facts(clouds(seed)) for seed in range(7)]
-    everything = photos([*rows, rows[0]], owners=["ann"] * 4 + ["", "", ""] + ["ann"], sha256=[*"0123456", "0"])
-    reasons = [row.get("dedup_reason") for row in dedup_rows(everything, DedupRules(max_per_owner=2))]
+    rules = DedupRules(max_per_owner=2)
+    everything = deduped(
+        [*rows, rows[0]], rules, owner_id=["ann"] * 4 + ["", "", ""] + ["ann"], sha256=[*"0123456", "0"]
+    )
+    reasons = [row["dedup_reason"] for row in everything]
     assert reasons[7] == "duplicate"
     assert reasons[4:7] == [None, None, None]
     assert sorted(map(str, reasons[:4])) == ["None", "None", "owner_limit", "owner_limit"]
-    again = photos(rows[3::-1], owners=["ann"] * 4, keys=[("s", letter) for letter in "dcba"])
-    assert [row.get("dedup_reason") for row in dedup_rows(again, DedupRules(max_per_owner=2))] == reasons[3::-1]
+    again = deduped(rows[3::-1], rules, owner_id=["ann"] * 4, photo_id=list("dcba"))
+    assert [row["dedup_reason"] for row in again] == reasons[3::-1]
 
 
 def test_nothing_takes_part() -> None:
     """No photo at all gives no row."""
-    assert dedup_rows(photos([]), DedupRules()) == []
+    assert deduped([], DedupRules(max_per_owner=1)) == []
 
 
-@pytest.mark.parametrize("values", [{"max_distance_bits": 257}, {"max_distance_bits": -1}, {"max_per_owner": 0}])
+@pytest.mark.parametrize("values", [{"max_distance_bits": 8}, {"max_distance_bits": -1}, {"max_per_owner": 0}])
 def test_impossible_rules_are_refused_by_name(values: dict[str, int]) -> None:
     """The message names the key that is at fault."""
     with pytest.raises(ValidationError, match=next(iter(values))):
@@ -155,3 +234,12 @@ def test_impossible_rules_are_refused_by_name(values: dict[str, int]) -> None:
 def test_components_follow_chains() -> None:
     """Members hang together through others; each component is named by its smallest member."""
     assert components(7, [(5, 3), (1, 2), (3, 1), (6, 6)]) == [0, 1, 1, 1, 4, 1, 6]
+
+
+def test_a_forest_tells_at_any_time_who_hangs_together() -> None:
+    """The same components as all links at once give."""
+    forest = Forest(7)
+    forest.join([(5, 3), (1, 2)])
+    assert forest.roots(np.arange(7)).tolist() == [0, 1, 1, 3, 4, 3, 6]
+    forest.join([(3, 1), (6, 6)])
+    assert forest.roots(np.arange(7)).tolist() == [0, 1, 1, 1, 4, 1, 6]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks import exif
+from tasks.containers import blocks_of
 
 
 def tagged(image_format: str, **tags: object) -> bytes:
@@ -47,6 +48,20 @@ def test_facts_are_read_from_every_container(image_format: str) -> None:
     assert exif.exif(data) == exif.ExifFacts(8, "NIKON", "D40", "Ver.1.10", taken)
 
 
+def test_times_and_sizes_are_compared_with_what_is_there() -> None:
+    """The time between shutter and writing needs no zone; sizes, maker's note and Windows' padding are seen."""
+    block = Image.Exif()
+    block[0x0132] = "2010:05:23 11:22:52"
+    block[0xEA1C] = b"\0\0"
+    details = block.get_ifd(0x8769)
+    details |= {0x9003: "2010:05:23 10:22:42", 0x9011: "-05:00", 0xA002: 640, 0xA003: 480, 0x927C: b"Nikon"}
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG", exif=block)
+    facts = exif.exif(out.getvalue())
+    assert (facts.modified_after_s, facts.noted_size) == (3610, (640, 480))
+    assert (facts.has_maker_note, facts.is_windows_tagged) == (True, True)
+
+
 @pytest.mark.parametrize("text", ["0000:00:00 00:00:00", "2010:02:31 10:00:00", "yesterday", "    :  :     :  :  "])
 def test_an_impossible_time_is_none(text: str) -> None:
     """A clock that was never set is no time; a missing offset counts as UTC."""
@@ -77,14 +92,46 @@ def test_a_file_without_exif_has_no_facts(data: bytes) -> None:
     assert exif.exif(data) == exif.ExifFacts()
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_resetting_the_orientation_changes_nothing_else(orientation: int) -> None:
-    """The patched JPEG is as long, differs in one byte at most, and reads as upright with all other facts."""
-    data = tagged("JPEG", orientation=orientation, make="Canon", taken="2010:05:23 10:22:42")
-    patched = exif.reset_orientation(data)
-    assert len(patched) == len(data)
-    assert sum(a != b for a, b in zip(data, patched, strict=True)) == (orientation != 1)
-    assert exif.exif(patched) == exif.exif(data)._replace(orientation=1)
+def with_thumbnail(thumbnail: bytes, order: str) -> bytes:
+    """A JPEG whose EXIF notes orientation 6 twice, a size of 80 x 40, and holds ``thumbnail``."""
+
+    def directory(entries: list[tuple[int, int, int]], link: int) -> bytes:
+        rows = b"".join(
+            struct.pack(order + "HHI", tag, kind, 1) + struct.pack(order + ("HH" if kind == 3 else "I"), *value)
+            for tag, kind, number in entries
+            for value in [(number, 0) if kind == 3 else (number,)]
+        )
+        return struct.pack(order + "H", len(entries)) + rows + struct.pack(order + "I", link)
+
+    main = directory([(0x0112, 3, 6), (0x8769, 4, 38)], 68)
+    details = directory([(0xA002, 4, 80), (0xA003, 3, 40)], 0)
+    second = directory([(0x0112, 3, 6), (0x0201, 4, 110), (0x0202, 4, len(thumbnail))], 0)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
+    block = b"Exif\0\0" + head + main + details + second + thumbnail
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(block) + 2) + block + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_exif_of_a_turned_file_is_upright_throughout(order: str) -> None:
+    """Both orientations are 1, the noted sides are swapped, the thumbnail is the turned one; the length is kept."""
+    data = with_thumbnail(b"\xff\xd8 thumbnail", order)
+    blocks = blocks_of(data)
+    turned = exif.turned_exif(blocks, is_transposed=True, turn=lambda jpeg: jpeg.upper()[:-1])
+    assert turned is not None
+    after = exif.exif(data.replace(data[12:-2], turned))
+    assert len(turned) == len(data[12:-2])
+    assert (after.orientation, after.noted_size, after.thumbnail) == (1, (40, 80), b"\xff\xd8 THUMBNAI")
+    assert turned.count(struct.pack(order + "HHIH", 0x0112, 3, 1, 1)) == 2
+
+
+@pytest.mark.parametrize("turned", [None, b"\xff\xd8" + bytes(500)])
+def test_a_thumbnail_that_cannot_turn_is_unlinked(turned: bytes | None) -> None:
+    """Where it does not turn, or has grown, none is left that would lie on its side; all else is as it was."""
+    data = with_thumbnail(b"\xff\xd8 thumbnail", "<")
+    block = exif.turned_exif(blocks_of(data), is_transposed=False, turn=lambda _: turned)
+    assert block is not None
+    after = exif.exif(data.replace(data[12:-2], block))
+    assert after == exif.exif(data)._replace(orientation=1, thumbnail=b"")
 
 
 def test_real_exif_is_read_without_a_word(shared: Path) -> None:

@@ -159,6 +159,24 @@ def test_scaled_decoding_keeps_the_minimum_of_the_turned_picture() -> None:
     assert imaging.decode_grey(FILES["CMYK JPEG"], 8).shape == (64, 96)
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF"])
+@pytest.mark.parametrize(
+    ("size", "net_op", "shape"),
+    [
+        ((960, 640), 1, (171, 256)), ((960, 640), 6, (256, 171)), ((1000, 999), 1, (256, 256)),
+        ((257, 200), 1, (199, 256)), ((100, 60), 1, (60, 100)), ((1600, 80), 1, (64, 1280)), ((1, 700), 1, (700, 1)),
+    ],
+)  # fmt: skip
+def test_small_decoding_brings_every_format_to_one_scale(
+    image_format: str, size: tuple[int, int], net_op: int, shape: tuple[int, int]
+) -> None:
+    """The long side becomes 256 px, but the short one stays 64 px long; nothing grows; it is the same picture."""
+    got = imaging.decode_small(picture(image_format, size=size), net_op, 256, 64)
+    assert got.shape == (*shape, 3)
+    wanted = imaging.resize_area(imaging.make_upright(scene(size[1], size[0]), net_op), *shape)
+    assert np.abs(got.astype(int) - wanted).mean() < 12
+
+
 def test_the_orientation_in_the_file_is_ignored() -> None:
     """Only the orientation that the caller passes counts."""
     exif = Image.Exif()

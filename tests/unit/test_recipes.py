@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 
 from models.errors import ConfigError
-from models.recipes import RECIPES, CropLaw, from_dict, resolve
+from models.recipes import LATER, RECIPES, CropLaw, from_dict, resolve
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -29,6 +29,23 @@ def test_a_recipe_is_frozen_and_variants_have_another_digest():
     assert replace(recipe, epochs=3).digest != recipe.digest
 
 
+DIGESTS = {
+    "crops_thumbnail": "665fce8b91343c4c9f4feded3542d984f55e92cbebd9fd89457b9673c967932a",
+    "crops_thumbnail_narrow": "a768c82f2316ad843575aba39e44f6182db8d61dbe8d3e56efefa6e533ec7d36",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_later_fields_left_the_recipes_what_they_were(name):
+    """A run from before an option counts as one of the same recipe; a recipe that uses the option is another one."""
+    recipe = resolve(name)
+    assert recipe.digest == DIGESTS[name]
+    assert LATER.keys().isdisjoint(recipe.as_dict()["pack"])
+    padded = replace(recipe, pack=replace(recipe.pack, pad_beyond=2.0, picture="contours"))
+    assert padded.digest != recipe.digest
+    assert from_dict(json.loads(json.dumps(padded.as_dict()))) == padded
+
+
 def test_an_unknown_name_lists_the_known_ones():
     """The message says what could have been asked for."""
     with pytest.raises(ValueError, match="crops_thumbnail, crops_thumbnail_narrow"):
@@ -45,6 +62,8 @@ def test_an_unknown_name_lists_the_known_ones():
         (("model",), None, "recipe.model must be a mapping"),
         (("model", "widths"), [16], "one value per stage"),
         (("batch_size",), 1, "at least 2"),
+        (("pack", "pad_beyond"), 0.5, "pack.pad_beyond must be at least 1"),
+        (("pack", "picture"), "sketch", "'photo', 'no_background', 'contours'"),
         (("scale_matching", "max_intermediate_px"), 200, "nothing may be enlarged"),
     ],
 )

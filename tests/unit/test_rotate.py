@@ -11,8 +11,11 @@ import simplejpeg
 import turbojpeg
 from PIL import Image
 
-from tasks import imaging, rotate
-from tasks.exif import embedded, exif
+from storage import blobs
+from storage.layout import Layout
+from tasks import imaging, lossless, rotate
+from tasks.containers import blocks_of, chunks
+from tasks.exif import exif
 
 TURNS = range(2, 9)
 
@@ -122,7 +125,7 @@ def test_a_progressive_jpeg_stays_progressive() -> None:
     """The turned file has the same kind of scan."""
     turned = rotate.rotate_exactly(encoded(scene(64, 96), "JPEG", progressive=True), "JPEG", 6)
     assert turned is not None
-    assert embedded(turned).is_progressive
+    assert blocks_of(turned).is_progressive
 
 
 def animation(image_format: str) -> bytes:
@@ -135,11 +138,7 @@ def animation(image_format: str) -> bytes:
 def png(bits: int, colour_type: int, rows: bytes) -> bytes:
     """A PNG of 2 x 2 pixels by hand; ``rows`` with their filter bytes."""
     parts = [(b"IHDR", struct.pack(">IIBBBBB", 2, 2, bits, colour_type, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
-    chunks = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in [*parts, (b"IEND", b"")]
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(lossless.png_chunk(*part) for part in [*parts, (b"IEND", b"")])
 
 
 @pytest.mark.parametrize(
@@ -165,6 +164,122 @@ def test_pictures_behind_the_first_are_not_thrown_away() -> None:
     frames = [Image.fromarray(scene(32, 48)), Image.fromarray(scene(32, 48))]
     frames[0].save(out, "MPO", save_all=True, append_images=frames[1:])
     assert rotate.rotate_exactly(out.getvalue(), "JPEG", 6) is None
+
+
+def with_segments(data: bytes, *parts: tuple[int, bytes]) -> bytes:
+    """A JPEG with further segments in front of all others."""
+    body = b"".join(bytes([0xFF, marker]) + struct.pack(">H", len(part) + 2) + part for marker, part in parts)
+    return data[:2] + body + data[2:]
+
+
+XMP = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/><tiff:Orientation>6</tiff:Orientation>'
+
+
+def test_everything_else_in_a_jpeg_is_kept() -> None:
+    """Profile, IPTC, comment and what lies behind the picture stay byte by byte; XMP says upright, too."""
+    parts = [(0xE1, XMP), (0xED, b"Photoshop 3.0\0" + b"8BIM" * 9), (0xFE, b"a comment"), (0xEF, b"who knows")]
+    data = with_segments(encoded(scene(64, 96), "JPEG", orientation=6), *parts) + b"a film \xff\xd9 with an end"
+    turned = rotate.rotate_exactly(data, "JPEG", 6)
+    assert turned is not None
+    kept = {data[start:end] for kind, start, end in chunks(data) if kind[0] >= 0xE0 and b"Exif" not in data[start:end]}
+    assert {part.replace(b"6", b"1") if part == XMP else part for part in kept} <= {
+        turned[start:end] for _, start, end in chunks(turned)
+    }
+    assert turned.endswith(b"\xff\xd9a film \xff\xd9 with an end")
+
+
+def test_everything_else_in_a_png_is_kept() -> None:
+    """Colours, texts and times stay; pixels per metre change sides; XMP and EXIF say upright, with right checksums."""
+    xmp = b"XML:com.adobe.xmp\0\0\0\0\0" + XMP[29:]
+    density = struct.pack(">IIB", 100, 200, 1)
+    parts = [(b"gAMA", bytes(4)), (b"pHYs", density), (b"tEXt", b"Author\0me"), (b"iTXt", xmp), (b"tIME", bytes(7))]
+    plain = encoded(scene(20, 30), "PNG", orientation=6)
+    data = plain[:33] + b"".join(lossless.png_chunk(*part) for part in parts) + plain[33:]
+    turned = rotate.rotate_exactly(data, "PNG", 6)
+    assert turned is not None
+    after = {kind: turned[start:end] for kind, start, end in chunks(turned)}
+    assert after == after | dict(parts) | {
+        b"pHYs": density[4:8] + density[:4] + b"\1",
+        b"iTXt": xmp.replace(b"6", b"1"),
+    }
+    assert exif(turned).orientation == 1
+    assert all(lossless.png_chunk(kind, body) in turned for kind, body in after.items())
+
+
+@pytest.mark.parametrize("kind", ["bits", "grey and alpha", "one clear colour", "one clear grey", "clear in a palette"])
+def test_transparency_and_small_depths_come_back(kind: str) -> None:
+    """Pixels of one bit, alpha beside grey, and single transparent colours survive a turn."""
+    picture, options = Image.fromarray(scene(13, 22)), {}
+    if kind == "bits":
+        picture = picture.convert("1")
+    elif kind == "grey and alpha":
+        picture = Image.merge("LA", [picture.convert("L"), picture.getchannel("R")])
+    elif kind == "one clear colour":
+        options["transparency"] = picture.getpixel((3, 3))
+    elif kind == "one clear grey":
+        picture = picture.convert("L")
+        options["transparency"] = picture.getpixel((3, 3))
+    else:
+        picture = picture.quantize(16)
+        options["transparency"] = bytes([0, 128] * 8)
+    out = io.BytesIO()
+    picture.save(out, "PNG", **options)
+    for op in TURNS:
+        turned = rotate.rotate_exactly(out.getvalue(), "PNG", op)
+        assert turned is not None
+        with Image.open(out) as before, Image.open(io.BytesIO(turned)) as after:
+            assert after.mode == before.mode
+            wanted = imaging.make_upright(np.asarray(before.convert("RGBA")), op)
+            assert np.array_equal(np.asarray(after.convert("RGBA")), wanted)
+
+
+def test_an_embedded_thumbnail_turns_with_the_picture() -> None:
+    """It shows the turned picture, upright, in the same room."""
+    small = Image.fromarray(scene(64, 96)).resize((48, 32))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=60)
+    thumbnail = out.getvalue()
+    data = with_thumbnail(encoded(scene(64, 96), "JPEG", quality=90), thumbnail)
+    assert exif(data).thumbnail == thumbnail
+    turned = rotate.rotate_exactly(data, "JPEG", 6)
+    assert turned is not None
+    after = exif(turned)
+    assert after.orientation == 1
+    difference = imaging.decode_upright(after.thumbnail, 1).astype(int) - imaging.decode_upright(thumbnail, 6)
+    assert np.abs(difference).mean() < 2
+
+
+def with_thumbnail(data: bytes, thumbnail: bytes) -> bytes:
+    """A JPEG whose only EXIF is orientation 6 and a thumbnail."""
+    start, end = next((start, end) for kind, start, end in chunks(data) if kind == b"\xe1")
+    main = struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 26)
+    second = struct.pack("<HHHIIHHIII", 2, 0x0201, 4, 1, 56, 0x0202, 4, 1, len(thumbnail), 0)
+    return with_segments(data[: start - 4] + data[end:], (0xE1, b"Exif\0\0II*\0\x08\0\0\0" + main + second + thumbnail))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_that_already_lies_right_only_loses_its_wrong_note(image_format: str) -> None:
+    """Where nothing is to be turned, pixels stay as they are encoded, and EXIF no longer says otherwise."""
+    data = encoded(scene(37, 53), image_format, orientation=6)
+    noted = rotate.rotate_exactly(data, image_format, 1)
+    assert noted is not None
+    assert len(noted) == len(data)
+    assert exif(noted) == exif(data)._replace(orientation=1)
+    assert np.array_equal(imaging.decode_upright(noted, 1), imaging.decode_upright(data, 1))
+
+
+@pytest.mark.parametrize(("orientation", "mode", "wanted"), [(6, "landscape", "rewritten"), (6, "none", "kept")])
+def test_no_upright_blob_says_that_it_is_not(where: Layout, orientation: int, mode: str, wanted: str) -> None:
+    """A portrait whose stored pixels lie already gets a blob whose EXIF agrees; with ``none`` nothing is touched."""
+    data = encoded(scene(61, 93), "JPEG", orientation=orientation)
+    sha256 = blobs.put(where, data, "JPEG")
+    ids = (photo for photo in range(100) if rotate.plan(93, 61, orientation, "landscape", f"folder/{photo}").op == 1)
+    row = {"source": "folder", "photo_id": str(next(ids)), "sha256": sha256, "format": "JPEG", "measure_reason": None}
+    row |= {"width": 93, "height": 61, "exif_orientation": orientation}
+    found = rotate.rotate_row(where, row, mode)  # type: ignore[arg-type]
+    assert found["net_op"] == 1
+    assert (found["blob"] == sha256) == (wanted == "kept")
+    assert exif(blobs.get(where, found["blob"], "JPEG")).orientation == (orientation if wanted == "kept" else 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

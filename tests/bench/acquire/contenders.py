@@ -45,13 +45,13 @@ class Contender:
     most: int | None = None
 
 
-def peers_python(folder: Path) -> Path:
-    """The interpreter of the peers' environment, which is made if it is not there, or not of these versions."""
+def peers_python(folder: Path, requirements: str = "requirements.txt") -> Path:
+    """The interpreter of an environment of peers, which is made if it is not there, or not of these versions."""
     python = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    wanted, noted = (PEERS / "requirements.txt").read_text(), folder / "installed.txt"
+    wanted, noted = (PEERS / requirements).read_text(), folder / "installed.txt"
     if not noted.is_file() or noted.read_text() != wanted:
         venv.create(folder, with_pip=False, clear=True)
-        install = ["install", "-qq", "--requirement", str(PEERS / "requirements.txt")]
+        install = ["install", "-qq", "--requirement", str(PEERS / requirements)]
         subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *install], check=True)
         noted.write_text(wanted)
     return python

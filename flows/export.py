@@ -1,0 +1,52 @@
+"""Export a snapshot: ImageFolder, Hugging Face Parquet or WebDataset, every photo upright.
+
+Run: ``prefect deployment run 'export-dataset/crops'``, or ``export_dataset("crops", "huggingface")`` from Python.
+"""
+
+import logging
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows import artifacts
+from flows.exclusive import only_one
+from flows.progress import one
+from storage import catalog
+from storage.layout import layout
+from tasks.export import ExportRef, destination, export
+from tasks.export_photos import ExportRules, Format
+
+LOG = logging.getLogger(__name__)
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
+MaxSide = Annotated[int | None, Field(ge=16, description="Reduce larger photos to it; none: as they are.")]
+Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEGs that must be turned or reduced.")]
+Target = Annotated[str | None, Field(description="A folder that is empty, or not there yet; none: below exports/.")]
+
+
+@flow(name="export-dataset", flow_run_name="export {snapshot} as {format}", task_runner=RUNNER)
+def export_dataset(
+    snapshot: str, format: Format = "imagefolder", target: Target = None, max_side_px: MaxSide = None,
+    quality: Quality = 95,
+) -> ExportRef:  # fmt: skip
+    """Export ``snapshot`` (``name`` or ``name@version``). What lies there already is not made again.
+
+    Where photos were taken is left out of rows and files unless the dataset publishes it.
+    """
+    where = layout()
+    where.check_writable()
+    name, version = catalog.resolve(where, snapshot)
+    locations = is_located(catalog.card(where, name, version))
+    rules = ExportRules(format=format, max_side_px=max_side_px, quality=quality, locations=locations)
+    folder = destination(where, name, version, rules, target)
+    with only_one(f"export-{folder.name}"):
+        exported = one("export", export.submit(name, version, rules, str(folder)))
+    LOG.info("exported %s@%d as %s: %d bytes in %s", name, version, format, exported.size_bytes, exported.uri)
+    artifacts.show_export(exported)
+    return exported
+
+
+def is_located(facts: dict[str, Any]) -> bool:
+    """Whether a snapshot was published with the places where its photos were taken. ``facts``: its snapshot.json."""
+    return bool(facts["rules"].get("locations", False))

@@ -1,0 +1,188 @@
+"""Find photos that show the same picture, whatever was done to it since: candidates by sketches, proof by thumbnails.
+
+A pair is a candidate if any view of the one photo (``tasks.hashing``) is near the whole, the core or the framed part of
+the other, in any orientation. Each way in which a pair seems to match is then tried on the thumbnails
+(``tasks.registering``) until one holds. Photos without views (flat pictures) match nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks import imaging
+from tasks.candidates import Indices, near_pairs
+from tasks.groups import Forest
+from tasks.hashing import CORE, INNER_CROPS, VIEW, WHOLE, turned_boxes, turned_sketches
+from tasks.registering import SAME, Agreement, Bar, Boxes, agreement
+
+SEARCHED = 400_000  # matches that are collected before they are tried
+_TRIED = 1024  # at once: their arrays take 150 MB
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos by photo key: their names, digests, views and thumbnails.
+
+    ``views``: ``hashing.VIEW``, those of a photo one after the other; ``owners``: the photo of each view;
+    ``is_anchor``: whether a view is one that others may meet turned. ``thumbnails``: photo x side x side.
+    """
+
+    names: pa.Array
+    sha256: pa.Array
+    views: npt.NDArray[np.void]
+    owners: Indices
+    is_anchor: npt.NDArray[np.bool_]
+    thumbnails: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        """``source/photo_id``."""
+        return str(self.names[index].as_py())
+
+
+def bytes_of(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The bytes of all rows of ``column`` behind each other, and how many each row has."""
+    data, lengths = [], []
+    for chunk in column.chunks:
+        if len(chunk):
+            wide = chunk.cast(pa.large_binary())
+            _, ends, values = wide.buffers()
+            places = np.frombuffer(ends, np.int64)[wide.offset : wide.offset + len(wide) + 1]
+            data.append(np.frombuffer(values or b"", np.uint8)[places[0] : places[-1]])
+            lengths.append(np.diff(places))
+    return np.concatenate(data or [np.empty(0, np.uint8)]), np.concatenate(lengths or [np.empty(0, np.int64)])
+
+
+def photos_of(table: pa.Table, thumbnails: npt.NDArray[np.uint8] | None = None) -> Photos:
+    """The rows of ``table`` (source, photo_id, sha256, phash_probes, thumbnail), in the order of their keys."""
+    if thumbnails is None:
+        thumbnails = bytes_of(table["thumbnail"])[0].reshape(table.num_rows, -1 if table.num_rows else 0)
+    data, lengths = bytes_of(table["phash_probes"])
+    counts = lengths // VIEW.itemsize
+    owners = np.repeat(np.arange(table.num_rows), counts)
+    after = np.repeat(np.cumsum(counts), counts) - np.arange(len(owners))
+    side = math.isqrt(thumbnails.shape[1])
+    return Photos(
+        names=pc.binary_join_element_wise(table["source"], table["photo_id"], "/").combine_chunks(),
+        sha256=table["sha256"].combine_chunks(),
+        views=data.view(VIEW), owners=owners, is_anchor=after > INNER_CROPS,
+        thumbnails=thumbnails.reshape(table.num_rows, side, side),
+    )  # fmt: skip
+
+
+def equal_bytes(sha256: pa.Array) -> tuple[Indices, Indices]:
+    """The photos whose bytes an earlier photo has, and that photo, the first with these bytes."""
+    codes = pc.dictionary_encode(sha256).indices.to_numpy(zero_copy_only=False)
+    firsts = np.unique(codes, return_index=True)[1][codes] if len(codes) else codes
+    later = np.flatnonzero(firsts != np.arange(len(codes)))
+    return later, firsts[later]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Ways in which pairs seem to match: a view of one photo, an anchor of another, its orientation, the distance."""
+
+    views: Indices
+    anchors: Indices
+    orientations: Indices
+    distances: npt.NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def part(self, chosen: npt.NDArray[np.bool_] | Indices) -> "Matches":
+        """Some of the matches."""
+        return Matches(self.views[chosen], self.anchors[chosen], self.orientations[chosen], self.distances[chosen])
+
+    @classmethod
+    def together(cls, several: "list[Matches]") -> "Matches":
+        """``several`` behind each other."""
+        return cls(
+            np.concatenate([each.views for each in several]),
+            np.concatenate([each.anchors for each in several]),
+            np.concatenate([each.orientations for each in several]),
+            np.concatenate([each.distances for each in several]),
+        )
+
+
+def matches(photos: Photos, max_distance_bits: int) -> Iterator[Matches]:
+    """Batches of matches between different photos; equal bytes take part once."""
+    takes_part = np.ones(len(photos), np.bool_)
+    takes_part[equal_bytes(photos.sha256)[0]] = False
+    views = np.flatnonzero(takes_part[photos.owners])
+    anchors = views[photos.is_anchor[views]]
+    sketches = photos.views["sketch"].astype(np.uint64)
+    turned = turned_sketches(sketches[anchors]).reshape(-1, 1)
+    for left, right, distances in near_pairs(sketches[views][:, None], turned, max_distance_bits):
+        orientations, places = np.divmod(right, len(anchors))
+        found = Matches(views[left], anchors[places], orientations + 1, distances)
+        yield found.part(photos.owners[found.views] != photos.owners[found.anchors])
+
+
+def _boxes(photos: Photos, views: Indices, orientations: Indices) -> tuple[Boxes, Boxes]:
+    """Of each view, its box and what lies within the frame that it was taken of, in the picture turned."""
+    boxes = photos.views["box"][views] / 65535.0
+    is_core = np.abs(boxes - CORE).max(axis=1) < 1e-3
+    is_framed = photos.is_anchor[views] & ~is_core
+    frames = np.where(is_framed[:, None], boxes, WHOLE)
+    return turned_boxes(boxes, orientations), turned_boxes(frames, orientations)
+
+
+def agreements(photos: Photos, found: Matches) -> Agreement:
+    """How well the thumbnails of each match agree, once they are registered."""
+    upright = np.ones(len(found), np.intp)
+    boxes, frames = _boxes(photos, found.views, upright)
+    other_boxes, other_frames = _boxes(photos, found.anchors, found.orientations)
+    both_core = (np.abs(boxes - CORE).max(axis=1) < 1e-3) & (np.abs(other_boxes - CORE).max(axis=1) < 1e-3)
+    boxes[both_core] = other_boxes[both_core] = WHOLE  # what lies around the core is to agree as well
+    first, second = photos.thumbnails[photos.owners[found.views]], photos.thumbnails[photos.owners[found.anchors]]
+    for orientation in np.unique(found.orientations):
+        of_it = found.orientations == orientation
+        second[of_it] = imaging.make_upright(second[of_it].transpose(1, 2, 0), int(orientation)).transpose(2, 0, 1)
+    return agreement(first, second, boxes, other_boxes, frames, other_frames)
+
+
+def _verified(photos: Photos, found: Matches, forest: Forest, bar: Bar) -> Iterator[tuple[Indices, Indices]]:
+    """Links between photos of matches that hold; none within what ``forest`` joins already, into which they go.
+
+    Each pair is tried by its best match first.
+    """
+    found = found.part(np.lexsort((found.anchors, found.views, found.orientations, found.distances)))
+    while len(found):
+        one, other = photos.owners[found.views], photos.owners[found.anchors]
+        pairs = np.minimum(one, other) * len(photos) + np.maximum(one, other)
+        best = np.sort(np.unique(pairs, return_index=True)[1])
+        for begin in range(0, len(best), _TRIED):
+            tried = best[begin : begin + _TRIED]
+            tried = tried[forest.roots(one[tried]) != forest.roots(other[tried])]
+            if len(tried):
+                holds = tried[agreements(photos, found.part(tried)).reaches(bar)]
+                forest.join(zip(one[holds].tolist(), other[holds].tolist(), strict=True))
+                yield np.minimum(one[holds], other[holds]), np.maximum(one[holds], other[holds])
+        rest = np.ones(len(found), np.bool_)
+        rest[best] = False
+        found = found.part(rest & (forest.roots(one) != forest.roots(other)))
+
+
+def equal_pictures(photos: Photos, max_distance_bits: int, bar: Bar = SAME) -> Iterator[tuple[int, int]]:
+    """Links between photos that show the same picture in different bytes: enough to join all that do."""
+    forest, waiting = Forest(len(photos)), list[Matches]()
+    for found in matches(photos, max_distance_bits):
+        waiting.append(found)
+        if sum(map(len, waiting)) >= SEARCHED:
+            yield from _links(photos, waiting, forest, bar)
+            waiting = []
+    if waiting:
+        yield from _links(photos, waiting, forest, bar)
+
+
+def _links(photos: Photos, waiting: list[Matches], forest: Forest, bar: Bar) -> Iterator[tuple[int, int]]:
+    for first, second in _verified(photos, Matches.together(waiting), forest, bar):
+        yield from zip(first.tolist(), second.tolist(), strict=True)

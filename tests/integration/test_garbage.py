@@ -1,0 +1,189 @@
+"""Collecting garbage from a root of real files: what goes, what stays, and what is made again."""
+
+import io
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage import blobs, garbage, ledger, manifest, snapshots
+from storage.errors import StorageError
+from storage.layout import Layout, write_bytes
+from storage.records import ManifestRef, PackRef
+from tasks.publish import publish_snapshot
+
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+FUTURE_S = time.time() + 3600  # everything was last touched before it
+Row = dict[str, Any]
+
+
+def put(where: Layout, seed: int) -> str:
+    """A small picture of its own."""
+    out = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 36, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, "JPEG", quality=95)
+    return blobs.put(where, out.getvalue(), "JPEG")
+
+
+class Root:
+    """A root whose dataset has two versions: photo a only in the first, b in both, and turned; c is held, and in none.
+
+    The picture ``orphan`` was replaced before anything was published. Stages left their outputs, Prefect its results.
+    """
+
+    def __init__(self, where: Layout) -> None:
+        self.where = where
+        self.of = {name: put(where, seed) for seed, name in enumerate(("a", "b", "turned", "c", "orphan"))}
+        rows = [self.row("a", self.of["a"]), self.row("b", self.of["turned"])]
+        self.joined = [self.publish(rows), self.publish(rows[1:])]
+        self.attempt("c", "orphan", 0)
+        self.attempt("c", "c", 1)
+        self.measured = manifest.write_rows(where, "measure", [{"source": "s", "photo_id": "b", "width": 36}])
+        self.record("measure/1", self.measured)
+
+    def row(self, photo_id: str, blob: str) -> Row:
+        return {
+            "source": "s", "photo_id": photo_id, "sha256": self.of[photo_id], "blob": blob, "format": "JPEG",
+            "split": "train", "verdict": True,
+        }  # fmt: skip
+
+    def publish(self, rows: list[Row]) -> ManifestRef:
+        joined = manifest.write_rows(self.where, "publish", rows)
+        write_bytes(self.where.root / "stages" / "report" / "page.html", b"<html></html>")
+        page = manifest.file_ref(self.where, self.where.root / "stages" / "report" / "page.html")
+        publish_snapshot(self.where, "crops", {}, joined, {"report.html": page})
+        return joined
+
+    def attempt(self, photo_id: str, picture: str, attempt: int) -> None:
+        """Put a download into the ledger."""
+        key = {"source": "s", "photo_id": photo_id}
+        row = key | {"attempt": attempt, "fetched_at": NOW, "sha256": self.of[picture], "format": "JPEG"}
+        ledger.adopt(self.where, "crops", manifest.write_rows(self.where, "attempts", [row]))
+        listing = key | {"query_id": "q", "observed_at": NOW}
+        ledger.adopt(self.where, "crops", manifest.write_rows(self.where, "listings", [listing]))
+
+    def record(self, key: str, ref: ManifestRef) -> Path:
+        """Keep ``ref`` as Prefect keeps the result of a task."""
+        kept = {"__class__": "storage.records.ManifestRef", "data": ref.model_dump()}
+        path = self.where.cache / key
+        write_bytes(path, json.dumps({"metadata": {"expiration": None}, "result": json.dumps(kept)}).encode())
+        return path
+
+    def pack(self, name: str, is_judged: bool | None) -> Path:
+        """A pack and, unless None, a run on it that was judged or not."""
+        folder = self.where.pack(name)
+        write_bytes(folder / "pack.json", b"{}")
+        if is_judged is not None:
+            run = self.where.run(f"run-{name}")
+            write_bytes(run / "train.run.json", json.dumps({"pack_dir": str(folder)}).encode())
+            if is_judged:
+                write_bytes(run / "evaluation.json", b"{}")
+        return folder
+
+    def pictures(self) -> set[str]:
+        left = {path.stem for path in (self.where.root / "blobs").rglob("*.jpg")}
+        return {name for name, sha256 in self.of.items() if sha256 in left}
+
+    def collect(self, before_s: float = FUTURE_S) -> dict[str, int]:
+        """How many of each kind were garbage and are deleted now."""
+        heaps = garbage.find(self.where, before_s)
+        garbage.delete(heaps)
+        return {heap.kind: len(heap.paths) for heap in heaps}
+
+
+@pytest.fixture
+def root(where: Layout) -> Root:
+    return Root(where)
+
+
+def test_what_a_snapshot_or_a_ledger_refers_to_stays(root: Root) -> None:
+    """Every file of every version, the photos of old ones and turned ones, and what is held and not yet published."""
+    root.collect()
+    assert root.pictures() == {"a", "b", "turned", "c"}
+    assert [snapshots.verify(root.where, "crops", version) for version in (1, 2)] == [[], []]
+    assert all(manifest.intact(root.where, ref) for ref in root.joined)
+    assert ledger.read(root.where, "crops", "attempts").num_rows == 2
+
+
+def test_what_nobody_refers_to_goes(root: Root) -> None:
+    """Outputs of stages, results that name them, and photos that were replaced; a second time finds nothing."""
+    outputs = len(list(root.where.root.glob("stages/*/*"))) - len(root.joined)
+    assert root.collect() == {"stages": outputs, "cache": 1, "packs": 0, "blobs": 1}
+    assert not manifest.intact(root.where, root.measured)
+    assert root.collect() == {"stages": 0, "cache": 0, "packs": 0, "blobs": 0}
+
+
+def test_what_is_young_stays(root: Root) -> None:
+    """It may be somebody's work; and with an output stay the photos that it names."""
+    assert set(root.collect(time.time() - 3600).values()) == {0}
+    os.utime(root.where.blob(root.of["orphan"], "JPEG"), (0, 0))
+    assert root.collect(time.time() - 3600)["blobs"] == 0, "the attempt that fetched it is young"
+    for output in root.where.root.glob("stages/attempts/*"):
+        os.utime(output, (0, 0))
+    assert root.collect(time.time() - 3600) == {"stages": 2, "cache": 0, "packs": 0, "blobs": 1}
+
+
+def test_what_is_used_again_counts_as_new(root: Root) -> None:
+    """A stage that is cached for years is no garbage while somebody asks for it."""
+    pack = root.pack("x", is_judged=None)
+    ref = PackRef(digest="x", sha256="", size_bytes=2, photos={})
+    for path in (root.where.stage("measure", root.measured.sha256), pack / "pack.json"):
+        os.utime(path, (0, 0))
+    garbage.mark_used(root.where, [root.measured, ref])
+    root.collect(time.time() - 3600)
+    assert manifest.intact(root.where, root.measured)
+    assert pack.is_dir()
+
+
+def test_a_result_stays_while_its_output_does(root: Root) -> None:
+    """However old it is; one that has expired goes, and what is not ours is left alone."""
+    young = root.record("publish/1", root.joined[0])
+    expired, foreign = root.where.cache / "measure" / "2", root.where.cache / "measure" / "3"
+    write_bytes(expired, json.dumps({"metadata": {}, "result": "null"}).encode())
+    write_bytes(foreign, b"no JSON")
+    assert root.collect()["cache"] == 2
+    assert (young.is_file(), expired.is_file(), foreign.is_file()) == (True, False, True)
+
+
+def test_the_pack_of_an_unfinished_training_stays(root: Root) -> None:
+    """A training that was judged needs its pack no more, and a pack without a training none at all."""
+    packs = {name: root.pack(name, is_judged) for name, is_judged in (("judged", True), ("going", False), ("x", None))}
+    assert root.collect()["packs"] == 2
+    assert [name for name, folder in packs.items() if folder.is_dir()] == ["going"]
+    assert root.where.run("run-judged").is_dir()
+
+
+def test_telling_deletes_nothing(root: Root) -> None:
+    """And names what would go, in bytes."""
+    before = sorted(path for path in root.where.root.rglob("*"))
+    heaps = {heap.kind: heap for heap in garbage.find(root.where, FUTURE_S)}
+    assert heaps["blobs"].size_bytes == root.where.blob(root.of["orphan"], "JPEG").stat().st_size
+    assert (heaps["blobs"].kept, heaps["stages"].kept) == (4, 2)
+    assert sorted(path for path in root.where.root.rglob("*")) == before
+
+
+def test_a_damaged_snapshot_ends_it(root: Root) -> None:
+    """Nobody knows which photos it refers to."""
+    (root.where.snapshot("crops", 1) / "train.parquet").write_bytes(b"damaged")
+    with pytest.raises(StorageError, match="nothing was deleted"):
+        root.collect()
+    assert root.pictures() == set(root.of)
+
+
+def test_an_interrupted_collection_is_finished_by_the_next(root: Root) -> None:
+    """Whatever was deleted before."""
+    heaps = garbage.find(root.where, FUTURE_S)
+    garbage.delete(heaps[:1])
+    assert root.collect() == {"stages": 0, "cache": 1, "packs": 0, "blobs": 1}
+
+
+def test_an_empty_root_has_no_garbage(where: Layout) -> None:
+    """Nor is one made."""
+    assert [len(heap.paths) for heap in garbage.find(where, FUTURE_S)] == [0, 0, 0, 0]
+    assert list(where.root.iterdir()) == []

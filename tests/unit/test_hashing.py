@@ -1,0 +1,93 @@
+"""Hashes, sketches and the parts of a picture that they are taken of."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tasks import hashing, imaging
+
+
+def clouds(seed: int, height: int = 240, width: int = 360) -> imaging.Pixels:
+    """A grey picture with structure at every scale, another for each seed."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8)).resize((width, height), 3)
+        for cells in (3, 6, 12, 24)
+    ]
+    return np.mean([np.asarray(layer, dtype=float) for layer in layers], axis=0).astype(np.uint8)
+
+
+def differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.bitwise_count(first ^ second)
+
+
+def test_a_picture_without_frame_has_whole_core_and_crops() -> None:
+    """The views that may be met turned come first, the inner crops last."""
+    boxes = hashing.views(clouds(0))["box"] / 65535
+    assert len(boxes) == 2 + hashing.INNER_CROPS
+    assert boxes[0].tolist() == [0, 1, 0, 1]
+    assert boxes[1] == pytest.approx([0.1, 0.9, 0.1, 0.9], abs=1e-4)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_sketches_are_those_of_the_turned_picture(orientation: int) -> None:
+    """But for a bit or two that lie at zero; the sketches of the other seven orientations are far away."""
+    turned = hashing.views(imaging.make_upright(clouds(1), orientation))["sketch"][:2]
+    told = hashing.turned_sketches(hashing.views(clouds(1))["sketch"][:2])
+    assert differing(told[orientation - 1], turned).max() <= 2
+    assert np.delete(differing(told, turned), orientation - 1, axis=0).min() > 7
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_boxes_hold_the_same_part(orientation: int) -> None:
+    """What a box cuts out of the picture, turned, is what the turned box cuts out of the turned picture."""
+    picture, box = clouds(2, 100, 200), np.array([[0.1, 0.6, 0.2, 0.9]])
+
+    def part(pixels: imaging.Pixels, left: float, right: float, top: float, bottom: float) -> imaging.Pixels:
+        height, width = pixels.shape
+        return pixels[round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+
+    turned = hashing.turned_boxes(box, np.array([orientation]))[0]
+    expected = imaging.make_upright(part(picture, *box[0]), orientation)
+    assert np.array_equal(part(imaging.make_upright(picture, orientation), *turned), expected)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.03])
+def test_an_inner_crop_is_the_sketch_of_a_crop(share: float) -> None:
+    """The whole of a cropped picture is near one of the inner crops of the picture, and not near its whole at 10 %."""
+    picture = clouds(3, 400, 600)
+    cropped = picture[round(share * 200) : round(400 - share * 200), round(share * 300) : round(600 - share * 300)]
+    views, whole = hashing.views(picture)["sketch"], hashing.views(cropped)["sketch"][0]
+    assert differing(views, whole).min() <= 7
+    assert share < 0.1 or differing(views[0], whole) > 7
+
+
+@pytest.mark.parametrize("colours", [("white",), ("black",), ("white", "black")])
+def test_a_frame_is_taken_off(colours: tuple[str, ...]) -> None:
+    """One or two frames around each other: the last anchor is the picture within, and its sketch is the picture's."""
+    framed = Image.fromarray(clouds(4))
+    for colour in colours:
+        framed = ImageOps.expand(framed, 12, colour)
+    views = hashing.views(np.asarray(framed))
+    inner = views[len(views) - hashing.INNER_CROPS - 1]
+    side = 12 * len(colours)
+    expected = [side / framed.width, 1 - side / framed.width, side / framed.height, 1 - side / framed.height]
+    assert len(views) == 2 + hashing.INNER_CROPS + len(colours)
+    assert inner["box"] / 65535 == pytest.approx(expected, abs=1e-4)
+    assert differing(inner["sketch"], hashing.views(clouds(4))["sketch"][0]) <= 4
+
+
+@pytest.mark.parametrize("kind", ["black", "white", "grey", "gradient", "stripes"])
+def test_a_flat_picture_has_no_views(kind: str) -> None:
+    """Neither one colour, nor one gradient, nor a bar code says which picture it is."""
+    across = np.linspace(0, 1, 360)
+    rows = {
+        "black": 0,
+        "white": 255,
+        "grey": 128,
+        "gradient": 80 + 90 * across,
+        "stripes": 255 * (across * 12 % 1 > 0.5),
+    }
+    picture = np.broadcast_to(np.asarray(rows[kind], np.uint8), (240, 360)).copy()
+    assert len(hashing.views(picture)) == 0
+    assert hashing.hash_facts(picture)["phash_probes"] == b""
