@@ -13,9 +13,9 @@ from storage.layout import layout
 from storage.records import AuditRef, PackRef, Plan, RunRef, SnapshotRef
 from storage.settings import settings
 from tasks.export import ExportRef
+from tasks.pages.rectangles import rectangles_jpeg
+from tasks.pages.thumbnails import contact_sheet_jpeg
 from tasks.publish import count
-from tasks.rectangles import rectangles_jpeg
-from tasks.thumbnails import contact_sheet_jpeg
 
 
 def show_snapshot(snapshot: SnapshotRef, joined: pa.Table) -> None:

@@ -16,7 +16,7 @@ from flows.progress import one
 from storage import catalog
 from storage.layout import layout
 from tasks.export import ExportRef, destination, export
-from tasks.export_photos import ExportRules, Format
+from tasks.exports.export_photos import ExportRules, Format
 
 LOG = logging.getLogger(__name__)
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners

@@ -14,7 +14,7 @@ class PackSpec:
 
     ``pad_beyond``: a photo whose aspect is off the frame's by more than this factor keeps it, in the middle of white;
     all others are squeezed to the frame. 2 pads extreme ones only, 1 all that do not fit, None none. ``picture``: the
-    photo itself, the photo with its plain ground made white, or its contours (``tasks.odd_pictures``).
+    photo itself, the photo with its plain ground made white, or its contours (``tasks.pictures.odd_pictures``).
     """
 
     frame_height: int

@@ -40,7 +40,7 @@ MEASURE = [
     ("quantisation", pa.string()),  # digest of a JPEG's quantisation tables
     ("ijg_quality", pa.int8()), ("is_progressive", pa.bool_()),  # quality 1..100 if the tables are exactly IJG's
     ("phash", pa.binary(32)), ("phash_orientations", pa.binary(256)),  # the eight hashes by EXIF value 1..8
-    ("phash_probes", pa.binary()),  # tasks.hashing.VIEW: 16 bytes for each part that is hashed; empty if flat
+    ("phash_probes", pa.binary()),  # tasks.pictures.hashing.VIEW: 16 bytes for each part that is hashed; empty if flat
     ("sharpness", pa.float32()), ("brightness", pa.float32()), ("is_grey", pa.bool_()),
     ("entropy", pa.float32()),  # bits of the grey histogram: little is low information
     ("thumbnail", pa.binary(1024)),  # 32 x 32, grey, uint8, upright

@@ -51,23 +51,23 @@ class Code:
     files: tuple[str, ...] = ()
 
 
-_PICTURES = ("tasks.imaging", "tasks.exif", "tasks.containers")
+_PICTURES = ("tasks.pictures.imaging", "tasks.pictures.exif", "tasks.pictures.containers")
 _DECODERS = ("simplejpeg", "pillow", "numpy")
-_COPIES = (
-    "tasks.dedup", "tasks.copies", "tasks.candidates", "tasks.registering", "tasks.hashing", "tasks.groups", *_PICTURES,
-)  # fmt: skip
-_GROUPING = ("tasks.grouping", "tasks.groups", "tasks.stratify", "tasks.shares")
+_COPIES = ("tasks.dedup", "tasks.duplicates", "tasks.pictures.hashing", *_PICTURES)
+_GROUPING = ("tasks.splitting", "tasks.duplicates.groups")
 CODE: dict[str, Code] = {
     "search": Code(version="1"),
     "download": Code(version="2"),
     "audit": Code(version="1"),
     "measure": Code(
-        ("tasks.measure", "tasks.hashing", "tasks.edits", "tasks.programs", "tasks.quantisation", *_PICTURES,
-         "storage.records"),
+        ("tasks.measure", "tasks.pictures.hashing", "tasks.pictures.edits", "tasks.pictures.programs",
+         "tasks.pictures.quantisation", *_PICTURES, "storage.records"),
         _DECODERS,
     ),
     "filter": Code(("tasks.filter", "storage.records"), ("duckdb",)),
-    "rotate": Code(("tasks.rotate", "tasks.lossless", *_PICTURES, "storage.records"), ("turbojpeg", *_DECODERS)),
+    "rotate": Code(
+        ("tasks.rotate", "tasks.pictures.lossless", *_PICTURES, "storage.records"), ("turbojpeg", *_DECODERS)
+    ),
     "dedup": Code((*_COPIES, "storage.records"), ("duckdb", *_DECODERS)),
     "labels": Code(
         ("tasks.labels", "tasks.label_account", "tasks.vocabulary", "storage.overrides", "storage.records"),
@@ -79,14 +79,11 @@ CODE: dict[str, Code] = {
         ("duckdb", *_DECODERS),
     ),
     "join": Code(("tasks.join", "storage.records"), ("duckdb",)),
-    "pack": Code(("tasks.pack", "tasks.odd_pictures", "models.frames", *_PICTURES), _DECODERS),
+    "pack": Code(("tasks.pack", "tasks.pictures.odd_pictures", "models.frames", *_PICTURES), _DECODERS),
     "train": Code(("models",), ("torch", "torchvision", "numpy")),
     "evaluate": Code(("models",), ("torch", "torchvision", "torchmetrics", "numpy")),
     "report": Code(
-        ("tasks.report", "tasks.dataset_page", "tasks.page_rows", "tasks.page_charts", "tasks.page_galleries",
-         "tasks.page_labels", "tasks.page_changes", "tasks.page_proof", "tasks.run_page", "tasks.figures",
-         "tasks.figures_run", "tasks.rectangles", "tasks.thumbnails", *_PICTURES, "storage.snapshots",
-         "storage.records"),
+        ("tasks.report", "tasks.pages", *_PICTURES, "storage.snapshots", "storage.records"),
         ("matplotlib", "jinja2", "duckdb", *_DECODERS),
         files=("tasks/templates",),
     ),

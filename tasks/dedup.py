@@ -1,6 +1,6 @@
 """Group pictures that are the same, whatever was done to them since, and keep one of each group.
 
-Equal bytes are duplicates; so are photos whose thumbnails can be laid over each other (``tasks.copies``). A flat
+Equal bytes are duplicates; so are photos whose thumbnails can be laid over each other (``tasks.duplicates``). A flat
 picture is a duplicate of equal bytes only. Of each group one photo is kept: one that a person wants kept, then the one
 with most pixels, then a camera's own file before a developed or edited one, then the earliest by key.
 
@@ -22,9 +22,9 @@ from storage import manifest, streaming
 from storage.layout import layout
 from storage.records import SCHEMAS, ManifestRef
 from tasks import caching
-from tasks.candidates import Indices
-from tasks.copies import Photos, bytes_of, equal_bytes, equal_pictures, photos_of
-from tasks.groups import Forest
+from tasks.duplicates.candidates import Indices
+from tasks.duplicates.copies import Photos, bytes_of, equal_bytes, equal_pictures, photos_of
+from tasks.duplicates.groups import Forest
 
 __all__ = ["DedupRules", "Photos", "dedup", "dedup_rows", "equal_pictures", "photos_of"]
 

@@ -26,10 +26,11 @@ from storage.layout import Layout, layout
 from storage.records import ManifestRef
 from storage.removals import Blocked
 from storage.settings import Settings, settings
-from tasks import caching, imaging, sources
+from tasks import caching, sources
 from tasks.addresses import without_query
 from tasks.credentials import with_keys
 from tasks.errors import CredentialsRejected, DarkroomError, PermanentSourceError, SourceUnavailable, TransientError
+from tasks.pictures import imaging
 from tasks.sources.base import Ask, Rendition, Seen
 from tasks.verdicts import Answer
 

@@ -27,11 +27,12 @@ from prefect.cache_policies import NO_CACHE
 from storage import catalog, manifest, migration, removals
 from storage.layout import Layout, filling, layout
 from storage.records import SPLITS, Record
-from tasks import card, export_huggingface, export_imagefolder, export_webdataset
+from tasks.companions import card
+from tasks.companions.licences import licences_csv
 from tasks.errors import ConfigError, EmptyResult, StorageError
-from tasks.export_names import class_folders
-from tasks.export_photos import USED, ExportRules, Format, in_order, sample
-from tasks.licences import licences_csv
+from tasks.exports import export_huggingface, export_imagefolder, export_webdataset
+from tasks.exports.export_names import class_folders
+from tasks.exports.export_photos import USED, ExportRules, Format, in_order, sample
 from tasks.publish import READABLE
 
 LOG = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ same picture over the photos that are kept. It is a JSON object:
     wider_pairs       pairs that are alike but not the same, such as neighbours in a burst, for a person to look at
     examples          some of the pairs: first, second (``source/photo_id``), is_wider
     shares            photos, groups, off_points, best_off_points, is_best_exact, largest_group_share, chi_square,
-                      p_value, and by split: photos, target, achieved, best (see ``tasks.shares``)
+                      p_value, and by split: photos, target, achieved, best (see ``tasks.splitting.shares``)
     labels            the same of each label, with ``label`` and ``missing_from``, the splits that have no photo of it
     bridges_splits    photos that were rejected because they would have joined two splits
 
@@ -32,13 +32,13 @@ from storage import manifest, streaming
 from storage.layout import layout, write_bytes
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef
 from tasks import caching
-from tasks.copies import Photos, equal_pictures, photos_of
 from tasks.dedup import DedupRules, taking_part
-from tasks.grouping import numbered, places
-from tasks.registering import ALIKE, SAME, Bar
-from tasks.shares import account
+from tasks.duplicates.copies import Photos, equal_pictures, photos_of
+from tasks.duplicates.registering import ALIKE, SAME, Bar
 from tasks.split import SplitRules, shares
-from tasks.stratify import strata_of
+from tasks.splitting.grouping import numbered, places
+from tasks.splitting.shares import account
+from tasks.splitting.stratify import strata_of
 
 LOG = logging.getLogger(__name__)
 EXAMPLES = 20

@@ -19,10 +19,11 @@ from prefect import task
 from storage import blobs, manifest
 from storage.layout import Layout, layout
 from storage.records import ManifestRef
-from tasks import caching, hashing, imaging, quantisation
-from tasks.containers import blocks_of
-from tasks.edits import edit_facts
-from tasks.exif import facts
+from tasks import caching
+from tasks.pictures import hashing, imaging, quantisation
+from tasks.pictures.containers import blocks_of
+from tasks.pictures.edits import edit_facts
+from tasks.pictures.exif import facts
 
 LOG = logging.getLogger(__name__)
 THREADS = 4  # decoding releases the lock of the interpreter, and reading waits for the disk

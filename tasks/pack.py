@@ -1,7 +1,7 @@
 """Decode the photos of a snapshot once, to what training needs: upright uint8 frames of one size, a file a split.
 
-A recipe may want more than photos that are squeezed to its frame: see ``tasks.odd_pictures``. The folder that results
-is what ``models/loader.py`` reads; its format is described there.
+A recipe may want more than photos that are squeezed to its frame: see ``odd_pictures``. The folder that results is what
+``models/loader.py`` reads; its format is described there.
 """
 
 import json
@@ -24,9 +24,10 @@ from models.frames import PackSpec, Picture
 from storage import blobs, manifest, removals
 from storage.layout import Layout, drafting, layout
 from storage.records import SPLITS, ManifestRef, PackRef
-from tasks import caching, imaging, odd_pictures
+from tasks import caching
 from tasks.errors import TooFewPhotos
-from tasks.imaging import Pixels
+from tasks.pictures import imaging, odd_pictures
+from tasks.pictures.imaging import Pixels
 
 MIN_PHOTOS = {"train": 32, "val": 8, "test": 8}
 THREADS = max(2, os.cpu_count() or 2)

@@ -19,7 +19,8 @@ import pyarrow as pa
 from storage import catalog, manifest, removals, snapshots, streaming
 from storage.layout import Layout, drafting
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef, SnapshotRef
-from tasks import card, leakage
+from tasks import leakage
+from tasks.companions import card
 from tasks.errors import GateRefused, SnapshotConflict
 from tasks.join import DERIVED
 

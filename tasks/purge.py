@@ -17,7 +17,7 @@ from storage import catalog, manifest, purge, removals, snapshots
 from storage.layout import Layout, replacing, write_bytes
 from storage.purge import REMOVAL, REMOVED, Remains
 from storage.records import SCHEMAS, SPLITS, Record
-from tasks import card
+from tasks.companions import card
 from tasks.publish import count, count_labels
 from tasks.report import dataset_report
 

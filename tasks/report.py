@@ -19,8 +19,9 @@ from prefect import task
 from storage import manifest
 from storage.layout import Layout, layout, write_bytes
 from storage.records import FileRef, ManifestRef, PackRef
-from tasks import caching, dataset_page, page_rows, run_page
-from tasks.figures import Rules
+from tasks import caching
+from tasks.pages import dataset_page, page_rows, run_page
+from tasks.pages.figures import Rules
 
 LOG = logging.getLogger(__name__)
 

@@ -20,8 +20,9 @@ from prefect import task
 from storage import blobs, manifest
 from storage.layout import Layout, layout
 from storage.records import ManifestRef
-from tasks import caching, imaging
-from tasks.lossless import rotate_exactly
+from tasks import caching
+from tasks.pictures import imaging
+from tasks.pictures.lossless import rotate_exactly
 
 LOG = logging.getLogger(__name__)
 THREADS = 4

@@ -32,10 +32,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from storage import manifest, streaming
 from storage.layout import layout
 from storage.records import SCHEMAS, SPLITS, ManifestRef
-from tasks import caching, stratify
+from tasks import caching
 from tasks.errors import TooFewPhotos
-from tasks.grouping import NONE, Bonds, Indices, groups, memory, numbered, places, settle, votes
-from tasks.shares import account
+from tasks.splitting import stratify
+from tasks.splitting.grouping import NONE, Bonds, Indices, groups, memory, numbered, places, settle, votes
+from tasks.splitting.shares import account
 
 LOG = logging.getLogger(__name__)
 _TICKETS = 2**64

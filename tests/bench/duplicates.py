@@ -25,11 +25,11 @@ import pyarrow as pa
 from acquire.table import markdown
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from tasks.copies import Matches, agreements, matches, photos_of
 from tasks.dedup import DedupRules
-from tasks.hashing import frames
+from tasks.duplicates.copies import Matches, agreements, matches, photos_of
+from tasks.duplicates.registering import SAME, Agreement, Bar
 from tasks.measure import measure_photo
-from tasks.registering import SAME, Agreement, Bar
+from tasks.pictures.hashing import frames
 from tasks.sources.standin.camera import Lens, render
 
 Change = Callable[[Image.Image], Image.Image]

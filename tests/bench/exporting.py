@@ -16,8 +16,10 @@ from typing import Any
 
 from storage import blobs, manifest
 from storage.layout import Layout
-from tasks import export, export_photos, imaging
-from tasks.export_photos import ExportRules
+from tasks import export
+from tasks.exports import export_photos
+from tasks.exports.export_photos import ExportRules
+from tasks.pictures import imaging
 from tasks.publish import publish_snapshot
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models import fit
 from models.recipes import PackSpec, resolve
-from tasks import imaging
+from tasks.pictures import imaging
 from tasks.sources.standin.camera import CameraFacts, Lens, encode_jpeg, render
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}

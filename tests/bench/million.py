@@ -29,10 +29,10 @@ from storage.layout import layout
 from storage.records import SCHEMAS, ManifestRef
 from tasks.dedup import DedupRules, dedup
 from tasks.filter import FilterRules, filter_photos
-from tasks.hashing import views
 from tasks.join import join_photos
 from tasks.labels import LabelRules, label_photos
 from tasks.leakage import audit_splits
+from tasks.pictures.hashing import views
 from tasks.publish import publish_snapshot
 from tasks.split import SplitRules, split
 

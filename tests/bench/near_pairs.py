@@ -24,7 +24,7 @@ import numpy.typing as npt
 from acquire.contenders import PEERS, peers_python
 from acquire.table import markdown
 
-from tasks.candidates import near_pairs
+from tasks.duplicates.candidates import near_pairs
 
 Words = npt.NDArray[np.uint64]
 THREADS = 2

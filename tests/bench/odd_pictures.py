@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 from PIL import Image
 
-from tasks import imaging, odd_pictures
-from tasks.imaging import Pixels
+from tasks.pictures import imaging, odd_pictures
+from tasks.pictures.imaging import Pixels
 
 MAGENTA = (255, 0, 255)
 COLUMNS = 4

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from acquire.table import markdown
 
-from tasks import stratify
-from tasks.stratify import Counts
+from tasks.splitting import stratify
+from tasks.splitting.stratify import Counts
 
 SHARES = np.array([0.75, 0.10, 0.15])
 SEEDS = 5

@@ -14,8 +14,9 @@ from storage import settings as settings_module
 from storage.layout import Layout
 from storage.records import SPLITS
 from storage.settings import Settings
-from tasks import dedup, download, filter, imaging, join, labels, split, verdicts
+from tasks import dedup, download, filter, join, labels, split, verdicts
 from tasks.dataset import Dataset
+from tasks.pictures import imaging
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from PIL import Image
 from storage import blobs, catalog, manifest
 from storage.layout import Layout
 from storage.records import MEASURE
-from tasks import imaging, lossless
 from tasks.dataset import Dataset
 from tasks.measure import measure
+from tasks.pictures import imaging, lossless
 from tasks.rotate import rotate
 from tasks.sources.imports import files
 

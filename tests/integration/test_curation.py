@@ -10,11 +10,11 @@ from PIL import Image
 from storage import blobs, manifest
 from storage.layout import Layout
 from storage.records import ManifestRef
-from tasks import imaging
 from tasks.dedup import DedupRules, dedup
 from tasks.errors import BlobCorrupt
 from tasks.filter import FilterRules, filter_photos
 from tasks.measure import measure
+from tasks.pictures import imaging
 from tasks.rotate import rotate
 from tasks.split import SplitRules, split
 

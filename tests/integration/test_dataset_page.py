@@ -13,7 +13,8 @@ from PIL import Image
 from storage import blobs, manifest, removals, snapshots
 from storage.layout import Layout
 from storage.records import SCHEMAS
-from tasks import page_changes, page_galleries, page_labels, page_proof, page_rows, report, thumbnails
+from tasks import report
+from tasks.pages import page_changes, page_galleries, page_labels, page_proof, page_rows, thumbnails
 
 Row = dict[str, Any]
 SPLIT_OF = ("train", "train", "val", "test")

@@ -23,10 +23,12 @@ from storage import blobs, manifest, removals
 from storage.layout import Layout
 from storage.purge import delete_blobs, delete_exports, remains
 from storage.records import SCHEMAS
-from tasks import export, export_huggingface, export_photos, export_webdataset, imaging, purge
+from tasks import export, purge
 from tasks.errors import BlobCorrupt, ConfigError, DiskFull, EmptyResult, RemovedPhoto, SnapshotMissing
 from tasks.export import check_allowed, destination, write_export
-from tasks.export_photos import ExportRules, Format
+from tasks.exports import export_huggingface, export_photos, export_webdataset
+from tasks.exports.export_photos import ExportRules, Format
+from tasks.pictures import imaging
 from tasks.publish import publish_snapshot
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)

@@ -20,9 +20,10 @@ from flows.refresh import refresh_dataset
 from storage import catalog, ledger, manifest
 from storage.layout import Layout
 from storage.records import Plan, SnapshotRef
-from tasks import imaging, publish, web
+from tasks import publish, web
 from tasks.download import download
 from tasks.errors import ConfigError
+from tasks.pictures import imaging
 from tasks.search import search
 from tasks.sources.base import Query
 

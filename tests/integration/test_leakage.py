@@ -13,8 +13,8 @@ from storage import ledger, manifest, splits
 from storage.layout import Layout
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef
 from tasks.dedup import DedupRules
-from tasks.hashing import hash_facts
 from tasks.leakage import audit_splits, in_words, is_clean
+from tasks.pictures.hashing import hash_facts
 from tasks.split import SplitRules, split
 
 RULES = SplitRules(train=0.5, val=0, test=0.5, mode="balanced")

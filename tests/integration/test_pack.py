@@ -18,9 +18,10 @@ from models.loader import open_pack
 from storage import blobs, manifest
 from storage.layout import Layout
 from storage.records import SPLITS, ManifestRef, PackRef
-from tasks import caching, imaging
+from tasks import caching
 from tasks.errors import BlobCorrupt, DiskFull, TooFewPhotos
 from tasks.pack import MIN_PHOTOS, check_enough, pack
+from tasks.pictures import imaging
 
 HEIGHT, WIDTH = 32, 48
 FORMATS = ("JPEG", "PNG")

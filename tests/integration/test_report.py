@@ -19,7 +19,8 @@ from PIL import Image
 from storage import blobs, manifest
 from storage.layout import Layout
 from storage.records import SCHEMAS, FileRef, PackRef
-from tasks import dataset_page, page_charts, page_rows, rectangles, report, run_page, thumbnails
+from tasks import report
+from tasks.pages import dataset_page, page_charts, page_rows, rectangles, run_page, thumbnails
 
 HOSTILE = '"><img src=https://evil.example/x onerror=alert(1)></figcaption><script>alert(2)</script>'
 REASONS = {

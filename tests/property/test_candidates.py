@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import candidates
-from tasks.candidates import near_pairs
+from tasks.duplicates import candidates
+from tasks.duplicates.candidates import near_pairs
 
 Pairs = set[tuple[int, int, int]]
 

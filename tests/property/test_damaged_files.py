@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks import containers, edits, exif, imaging, lossless
+from tasks.pictures import containers, edits, exif, imaging, lossless
 
 
 def _files() -> list[bytes]:

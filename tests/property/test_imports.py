@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from tasks import imaging
+from tasks.pictures import imaging
 from tasks.sources.base import Query, degrees
 from tasks.sources.imports import answers, cells, files, imet, instagram, png, tabular
 from tasks.sources.table import Reader, where

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from storage.records import SCHEMAS, SPLITS
+from tasks.duplicates.groups import components
 from tasks.errors import TooFewPhotos
-from tasks.groups import components
-from tasks.shares import best
 from tasks.split import SplitRules, drawn, split_photos, ticket
+from tasks.splitting.shares import best
 
 Rows = dict[str, dict[str, Any]]
 DATABASE = duckdb.connect(config={"threads": 1})  # opening one takes longer than a split

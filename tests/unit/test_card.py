@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from storage.records import SCHEMAS, SPLITS
-from tasks import card
+from tasks.companions import card
 
 FACTS = {
     "dataset": "crops", "version": 2, "parent": 1, "rules": {"queries": [{"text": "```\n# evil"}]}, "joined": "ab",

@@ -12,8 +12,8 @@ import pytest
 
 from storage import manifest
 from storage.records import SCHEMAS, SPLITS
-from tasks import card
-from tasks.croissant import COLUMNS, REPEATED
+from tasks.companions import card
+from tasks.companions.croissant import COLUMNS, REPEATED
 
 FACTS: dict[str, Any] = {
     "dataset": "crops", "version": 2, "parent": 1, "rules": {}, "code_version": "0.2.0", "reasons": {},

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from pydantic import ValidationError
 
-from tasks import copies, imaging, measure
-from tasks.copies import equal_pictures, photos_of
+from tasks import measure
 from tasks.dedup import DedupRules, dedup_rows
-from tasks.groups import Forest, components
-from tasks.registering import SAME, outside
+from tasks.duplicates import copies
+from tasks.duplicates.copies import equal_pictures, photos_of
+from tasks.duplicates.groups import Forest, components
+from tasks.duplicates.registering import SAME, outside
+from tasks.pictures import imaging
 
 
 @cache

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import imaging, programs
-from tasks.containers import Blocks, blocks_of
-from tasks.edits import edit_facts
-from tasks.exif import ExifFacts, facts
+from tasks.pictures import imaging, programs
+from tasks.pictures.containers import Blocks, blocks_of
+from tasks.pictures.edits import edit_facts
+from tasks.pictures.exif import ExifFacts, facts
 
 NOTHING = Blocks()
 TABLE = Path(__file__).resolve().parents[1] / "data" / "edit_tiers.csv"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tasks import exif
-from tasks.containers import blocks_of
+from tasks.pictures import exif
+from tasks.pictures.containers import blocks_of
 
 
 def tagged(image_format: str, **tags: object) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.export_names import UNLABELLED, class_folders, stem
+from tasks.exports.export_names import UNLABELLED, class_folders, stem
 
 IDS = st.one_of(st.text(min_size=1), st.from_regex(r"[a-zA-Z0-9_/.-]{1,60}", fullmatch=True))
 

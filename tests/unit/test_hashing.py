@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tasks import hashing, imaging
+from tasks.pictures import hashing, imaging
 
 
 def clouds(seed: int, height: int = 240, width: int = 360) -> imaging.Pixels:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import imaging
-from tasks.imaging import BadImage
+from tasks.pictures import imaging
+from tasks.pictures.imaging import BadImage
 
 
 def scene(height: int, width: int, channels: int = 3) -> imaging.Pixels:

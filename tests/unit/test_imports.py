@@ -19,8 +19,9 @@ from PIL import Image
 
 from storage.settings import Settings, settings
 from storage.signatures import unsigned
-from tasks import imaging, web
+from tasks import web
 from tasks.errors import ConfigError
+from tasks.pictures import imaging
 from tasks.sources import named
 from tasks.sources.base import Found, Query, degrees
 from tasks.sources.imports import answers, cells, idx, instagram, png

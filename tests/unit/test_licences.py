@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from storage.records import SCHEMAS
-from tasks.licences import COLUMNS, Terms, licence_report, licences_csv, marks, quarantined, terms
+from tasks.companions.licences import COLUMNS, Terms, licence_report, licences_csv, marks, quarantined, terms
 
 BY_NC_ND = ("CC BY-NC-ND 2.0", "https://creativecommons.org/licenses/by-nc-nd/2.0/")
 

@@ -11,7 +11,8 @@ import simplejpeg
 from PIL import Image
 
 from storage.records import MEASURE
-from tasks import imaging, measure
+from tasks import measure
+from tasks.pictures import imaging
 
 
 def scene(height: int, width: int, seed: int = 0) -> imaging.Pixels:

@@ -6,9 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from tasks import odd_pictures
-from tasks.imaging import Pixels
-from tasks.odd_pictures import background, contours, hanging_together, inner_size, joined, pad, without_background
+from tasks.pictures import odd_pictures
+from tasks.pictures.imaging import Pixels
+from tasks.pictures.odd_pictures import (
+    background,
+    contours,
+    hanging_together,
+    inner_size,
+    joined,
+    pad,
+    without_background,
+)
 
 SIZE = 96
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import quantisation
-from tasks.containers import blocks_of
+from tasks.pictures import quantisation
+from tasks.pictures.containers import blocks_of
 
 
 def tables(mode: str = "RGB", **options: object) -> quantisation.Tables:

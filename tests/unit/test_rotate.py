@@ -13,9 +13,10 @@ from PIL import Image
 
 from storage import blobs
 from storage.layout import Layout
-from tasks import imaging, lossless, rotate
-from tasks.containers import blocks_of, chunks
-from tasks.exif import exif
+from tasks import rotate
+from tasks.pictures import imaging, lossless
+from tasks.pictures.containers import blocks_of, chunks
+from tasks.pictures.exif import exif
 
 TURNS = range(2, 9)
 

@@ -10,9 +10,9 @@ import simplejpeg
 import turbojpeg
 from PIL import Image
 
-from tasks import imaging
-from tasks.containers import blocks_of, chunks
-from tasks.lossless import rotate_exactly
+from tasks.pictures import imaging
+from tasks.pictures.containers import blocks_of, chunks
+from tasks.pictures.lossless import rotate_exactly
 
 TURNS = range(2, 9)
 ZIGZAG = sorted(range(64), key=lambda at: (sum(divmod(at, 8)), at if sum(divmod(at, 8)) % 2 else -at))

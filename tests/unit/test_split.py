@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from storage.records import SCHEMAS, SPLITS
-from tasks import stratify
-from tasks.shares import account, best, chi_square
 from tasks.split import SplitRules, missed, split_photos
-from tasks.stratify import balance, count, strata_of
+from tasks.splitting import stratify
+from tasks.splitting.shares import account, best, chi_square
+from tasks.splitting.stratify import balance, count, strata_of
 
 DATABASE = duckdb.connect(config={"threads": 1})
 HALVES = SplitRules(train=0.5, val=0, test=0.5)

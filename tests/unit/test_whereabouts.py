@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
-from tasks import imaging
-from tasks.exif import exif
-from tasks.whereabouts import without_gps, without_location
+from tasks.pictures import imaging
+from tasks.pictures.exif import exif
+from tasks.pictures.whereabouts import without_gps, without_location
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

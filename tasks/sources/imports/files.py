@@ -19,8 +19,8 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from storage.catalog import JPEG_BYTES_PER_PIXEL
 from storage.settings import Settings
-from tasks import imaging
 from tasks.errors import ConfigError
+from tasks.pictures import imaging
 from tasks.sources.base import Query
 from tasks.verdicts import Outcome
 

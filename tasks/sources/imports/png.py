@@ -8,7 +8,7 @@ Source: RFC 2083 (PNG), RFC 1950 and 1951 (zlib and its stored blocks).
 import struct
 import zlib
 
-from tasks.imaging import Pixels
+from tasks.pictures.imaging import Pixels
 
 _BLOCK_BYTES = 65535
 _GREY, _RGB = 0, 2

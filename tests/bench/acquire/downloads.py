@@ -21,7 +21,7 @@ from acquire.contenders import Contender, Job
 from acquire.photo_site import Site
 from acquire.table import Bound, Findings, Line
 
-from tasks import imaging
+from tasks.pictures import imaging
 from tasks.sources.standin import Catalogue
 from tasks.sources.standin.sizes import ORIGINAL, sized
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from storage.records import SPLITS
-from tasks import stratify
 from tasks.split import SplitRules, split_photos
+from tasks.splitting import stratify
 
 
 def split(mode: str, folder: Path, out: str) -> int:

@@ -20,8 +20,8 @@ import numpy as np
 import turbojpeg
 from PIL import Image
 
-from tasks.containers import Blocks, blocks_of, chunks
-from tasks.exif import turned_exif
+from tasks.pictures.containers import Blocks, blocks_of, chunks
+from tasks.pictures.exif import turned_exif
 
 _TRANSFORMS = {
     2: turbojpeg.OP.HFLIP, 3: turbojpeg.OP.ROT180, 4: turbojpeg.OP.VFLIP, 5: turbojpeg.OP.TRANSPOSE,

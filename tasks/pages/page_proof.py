@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import duckdb
 
 from storage.layout import Layout
-from tasks.page_galleries import Sheet, dimensions
-from tasks.page_rows import number, rows
-from tasks.thumbnails import pictures
+from tasks.pages.page_galleries import Sheet, dimensions
+from tasks.pages.page_rows import number, rows
+from tasks.pages.thumbnails import pictures
 
 PAIRS_SHOWN = 9
 LABELS_LISTED = 200

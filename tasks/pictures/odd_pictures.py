@@ -15,8 +15,8 @@ O(log n) parallel connectivity algorithm", Journal of Algorithms 3, 1982 (what h
 import numpy as np
 import numpy.typing as npt
 
-from tasks import imaging
-from tasks.imaging import Pixels
+from tasks.pictures import imaging
+from tasks.pictures.imaging import Pixels
 
 Mask = npt.NDArray[np.bool_]
 Plane = npt.NDArray[np.float32]

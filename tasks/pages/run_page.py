@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tasks import figures_run
-from tasks.dataset_page import Chart, chart
-from tasks.rectangles import Example, examples, read_predictions
-from tasks.thumbnails import link
+from tasks.pages import figures_run
+from tasks.pages.dataset_page import Chart, chart
+from tasks.pages.rectangles import Example, examples, read_predictions
+from tasks.pages.thumbnails import link
 
 Columns = dict[str, npt.NDArray[Any]]
 Row = dict[str, Any]

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from tasks.figures import PALETTE
-from tasks.thumbnails import GAP_PX, SHEET_BYTES, data_uri, jpeg, shrink, within
+from tasks.pages.figures import PALETTE
+from tasks.pages.thumbnails import GAP_PX, SHEET_BYTES, data_uri, jpeg, shrink, within
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from tasks.containers import Blocks, blocks_of
+from tasks.pictures.containers import Blocks, blocks_of
 
 _MAKE, _MODEL, _SOFTWARE, _ORIENTATION, _MODIFIED = 0x010F, 0x0110, 0x0131, 0x0112, 0x0132
 _PROCESSING_SOFTWARE, _EXIF_IFD, _TAKEN, _TAKEN_OFFSET = 0x000B, 0x8769, 0x9003, 0x9011

@@ -9,10 +9,10 @@ import pyarrow as pa
 from storage import removals
 from storage.layout import Layout
 from storage.snapshots import Diff
-from tasks.page_charts import Bar, bars, words
-from tasks.page_galleries import Sheet, fate
-from tasks.page_rows import Row, number, rows
-from tasks.thumbnails import pictures
+from tasks.pages.page_charts import Bar, bars, words
+from tasks.pages.page_galleries import Sheet, fate
+from tasks.pages.page_rows import Row, number, rows
+from tasks.pages.thumbnails import pictures
 
 CHANGED_PHOTOS = 10  # a kind of change
 REASONS_SHOWN = 12

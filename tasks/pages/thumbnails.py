@@ -19,7 +19,7 @@ from PIL import Image
 from storage import blobs
 from storage.errors import BlobCorrupt
 from storage.layout import Layout
-from tasks import imaging
+from tasks.pictures import imaging
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tasks.containers import blocks_of, chunks
+from tasks.pictures.containers import blocks_of, chunks
 
 GPS, MAKER_NOTE, EXIF_IFD = 0x8825, 0x927C, 0x8769
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}

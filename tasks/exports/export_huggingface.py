@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.export_photos import Sample, cut
+from tasks.exports.export_photos import Sample, cut
 
 DATA = "data/{split}-*"
 SHARD_BYTES, GROUP_BYTES, GROUP_PHOTOS = 500_000_000, 64_000_000, 100

@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from storage import snapshots
 from storage.layout import Layout
-from tasks import page_charts, page_galleries, page_rows
-from tasks.figures import Rules
-from tasks.page_changes import changes
-from tasks.page_charts import Bar, Chart, chart, words
-from tasks.page_labels import labels
-from tasks.page_proof import leaks, proof
-from tasks.thumbnails import Picture
+from tasks.pages import page_charts, page_galleries, page_rows
+from tasks.pages.figures import Rules
+from tasks.pages.page_changes import changes
+from tasks.pages.page_charts import Bar, Chart, chart, words
+from tasks.pages.page_labels import labels
+from tasks.pages.page_proof import leaks, proof
+from tasks.pages.thumbnails import Picture
 
 CONTENTS = {
     "headline": "At a glance", "splits": "The photos", "changes": "Since the last version",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.grouping import Indices, numbered
+from tasks.splitting.grouping import Indices, numbered
 
 MOST_PASSES, PLACEMENTS = 5, 200_000  # the second pass helps most, a sixth hardly; 3 us a placement
 Floats = npt.NDArray[np.float64]

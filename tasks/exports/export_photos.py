@@ -16,12 +16,13 @@ from pydantic import Field
 from storage import blobs
 from storage.layout import EXTENSIONS, Layout
 from storage.records import MOMENT, Record
-from tasks import card, exif, imaging
-from tasks.containers import blocks_of
+from tasks.companions import card
 from tasks.errors import BlobCorrupt
-from tasks.export_names import stem
-from tasks.lossless import is_lossless_webp, noted_upright
-from tasks.whereabouts import without_location
+from tasks.exports.export_names import stem
+from tasks.pictures import exif, imaging
+from tasks.pictures.containers import blocks_of
+from tasks.pictures.lossless import is_lossless_webp, noted_upright
+from tasks.pictures.whereabouts import without_location
 
 Format = Literal["imagefolder", "huggingface", "webdataset"]
 Result = TypeVar("Result")

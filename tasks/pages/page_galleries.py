@@ -7,9 +7,9 @@ import duckdb
 
 from storage.layout import Layout
 from storage.records import SPLITS
-from tasks.page_charts import bars, reason_counts, words
-from tasks.page_rows import Row, first, first_of_each, number, only, rows
-from tasks.thumbnails import Picture, pictures
+from tasks.pages.page_charts import bars, reason_counts, words
+from tasks.pages.page_rows import Row, first, first_of_each, number, only, rows
+from tasks.pages.thumbnails import Picture, pictures
 
 SHEET_PHOTOS = 30  # a split
 REASON_PHOTOS, REASONS_SHOWN = 10, 16

@@ -1,4 +1,4 @@
-"""Figures of a training run, in the style of ``tasks/figures.py``: arrays in, SVG bytes out, one function a figure."""
+"""Figures of a training run, in the style of ``figures.py``: arrays in, SVG bytes out, one function a figure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.figures import ACCENT, INK, KEPT, MUTED, REJECTED, SECOND, Floats, drawing, legend
+from tasks.pages.figures import ACCENT, INK, KEPT, MUTED, REJECTED, SECOND, Floats, drawing, legend
 
 Bools = npt.NDArray[np.bool_]
 WILSON_Z = 1.96  # 95 %

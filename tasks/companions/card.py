@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.records import SPLITS
-from tasks.croissant import croissant
-from tasks.licences import UNSTATED, hub_licence, licence_report, licences_csv, marks, quarantined
-from tasks.spreadsheet import csv_of
+from tasks.companions.croissant import croissant
+from tasks.companions.licences import UNSTATED, hub_licence, licence_report, licences_csv, marks, quarantined
+from tasks.companions.spreadsheet import csv_of
 
 FLICKR_HOST = "www.flickr.com"
 FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc."

@@ -10,10 +10,10 @@ import duckdb
 
 from storage.layout import Layout
 from storage.records import SPLITS
-from tasks.page_charts import Bar, bars, words
-from tasks.page_galleries import Sheet
-from tasks.page_rows import Row, number, rows
-from tasks.thumbnails import pictures
+from tasks.pages.page_charts import Bar, bars, words
+from tasks.pages.page_galleries import Sheet
+from tasks.pages.page_rows import Row, number, rows
+from tasks.pages.thumbnails import pictures
 
 LABEL_PHOTOS, LABELS_SHOWN = 6, 24
 TAGS_SHOWN, MERGED_SHOWN = 10, 60

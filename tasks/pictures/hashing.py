@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks import imaging
+from tasks.pictures import imaging
 
 VIEW = np.dtype([("box", "<u2", 4), ("sketch", "<u8")])  # left, right, top, bottom in 1/65535 of the side
 INNER_CROPS = 6  # the last of a picture's views; those before can also be met turned

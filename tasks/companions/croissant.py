@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from storage.records import SPLITS
-from tasks.licences import licence_report
+from tasks.companions.licences import licence_report
 
 Json = dict[str, Any]
 CONTEXT: Json = {

@@ -8,10 +8,10 @@ import numpy as np
 from markupsafe import Markup
 
 from storage.records import SPLITS
-from tasks import figures
-from tasks.figures import Floats, Rules
-from tasks.page_rows import columns, number, only, rows
-from tasks.thumbnails import link
+from tasks.pages import figures
+from tasks.pages.figures import Floats, Rules
+from tasks.pages.page_rows import columns, number, only, rows
+from tasks.pages.thumbnails import link
 
 TOP = 12  # rows of a ranking
 STAGES = ("download", "measure", "filter", "rotate", "dedup", "labels", "split")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.export_photos import Sample, as_json, cut
+from tasks.exports.export_photos import Sample, as_json, cut
 
 DATA = "{split}-*.tar"
 SHARD_BYTES = 500_000_000

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tasks.export_names import UNLABELLED
-from tasks.export_photos import Sample, as_json, in_order
+from tasks.exports.export_names import UNLABELLED
+from tasks.exports.export_photos import Sample, as_json, in_order
 
 DATA = "{split}/**"
 READING = """```python

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.records import SPLITS
-from tasks.groups import components
+from tasks.duplicates.groups import components
 
 NONE = -1  # no duplicate group, no side, no group
 Indices = npt.NDArray[np.int64]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.records import SPLITS
-from tasks.spreadsheet import csv_of
+from tasks.companions.spreadsheet import csv_of
 
 UNSTATED = "unstated"
 HUB_LICENCES = frozenset(  # the Creative Commons licences that the Hub has a word for

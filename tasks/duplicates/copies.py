@@ -1,8 +1,8 @@
 """Find photos that show the same picture, whatever was done to it since: candidates by sketches, proof by thumbnails.
 
-A pair is a candidate if any view of the one photo (``tasks.hashing``) is near the whole, the core or the framed part of
-the other, in any orientation. Each way in which a pair seems to match is then tried on the thumbnails
-(``tasks.registering``) until one holds. Photos without views (flat pictures) match nothing.
+A pair is a candidate if any view of the one photo (``hashing``) is near the whole, the core or the framed part of the
+other, in any orientation. Each way in which a pair seems to match is then tried on the thumbnails
+(``tasks.duplicates.registering``) until one holds. Photos without views (flat pictures) match nothing.
 """
 
 import math
@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks import imaging
-from tasks.candidates import Indices, near_pairs
-from tasks.groups import Forest
-from tasks.hashing import CORE, INNER_CROPS, VIEW, WHOLE, turned_boxes, turned_sketches
-from tasks.registering import SAME, Agreement, Bar, Boxes, agreement
+from tasks.duplicates.candidates import Indices, near_pairs
+from tasks.duplicates.groups import Forest
+from tasks.duplicates.registering import SAME, Agreement, Bar, Boxes, agreement
+from tasks.pictures import imaging
+from tasks.pictures.hashing import CORE, INNER_CROPS, VIEW, WHOLE, turned_boxes, turned_sketches
 
 SEARCHED = 400_000  # matches that are collected before they are tried
 _TRIED = 1024  # at once: their arrays take 150 MB

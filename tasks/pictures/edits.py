@@ -32,9 +32,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import simplejpeg
 
-from tasks import programs, quantisation
-from tasks.containers import Blocks, blocks_of
-from tasks.exif import ExifFacts
+from tasks.pictures import programs, quantisation
+from tasks.pictures.containers import Blocks, blocks_of
+from tasks.pictures.exif import ExifFacts
 
 EditTier = Literal["camera_original", "developed", "edited", "unknown"]
 Size = tuple[int, int]

@@ -1,0 +1,1 @@
+"""The files that travel with a snapshot: its card, whom to thank, licences, Croissant."""

@@ -1,0 +1,1 @@
+"""One file a format in which a snapshot can leave: ImageFolder, Hugging Face, WebDataset."""
