@@ -33,7 +33,7 @@ from storage.layout import layout, write_bytes
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef
 from tasks import caching
 from tasks.dedup import DedupRules, taking_part
-from tasks.duplicates.copies import Photos, equal_pictures, photos_of
+from tasks.duplicates.copies import Photos, linked, photos_of
 from tasks.duplicates.registering import ALIKE, SAME, Bar
 from tasks.split import SplitRules, shares
 from tasks.splitting.grouping import numbered, places
@@ -79,13 +79,17 @@ def divided(kept: pa.Table) -> dict[str, int]:
     return {what: int(number) for what, number in zip(_MEMBERS, counts, strict=True)}
 
 
-def pairs_across(photos: Photos, splits: Sequence[str], max_distance_bits: int, bar: Bar) -> list[tuple[str, str]]:
-    """Photos as like each other as ``bar`` asks that lie in two splits, by name. ``splits``: of each of ``photos``.
+def pairs_across(photos: Photos, splits: Sequence[str], max_distance_bits: int) -> dict[Bar, list[tuple[str, str]]]:
+    """Photos as like each other as the bars SAME and ALIKE ask that lie in two splits, by name.
 
-    Not all pairs, but enough to join all photos that hang together: none only if there is no such pair.
+    ``splits``: of each of ``photos``. Not all pairs, but enough to join all photos that hang together: none only if
+    there is no such pair.
     """
-    pairs = equal_pictures(photos, max_distance_bits, bar)
-    return sorted({(photos.name(a), photos.name(b)) for a, b in pairs if splits[a] != splits[b]})
+    found: dict[Bar, set[tuple[str, str]]] = {SAME: set(), ALIKE: set()}
+    for bar, first, second in linked(photos, max_distance_bits, list(found)):
+        if splits[first] != splits[second]:
+            found[bar].add((photos.name(first), photos.name(second)))
+    return {bar: sorted(pairs) for bar, pairs in found.items()}
 
 
 def of_labels(kept: pa.Table, wanted: Sequence[float]) -> Iterator[dict[str, Any]]:
@@ -106,8 +110,8 @@ def proof(kept: pa.Table, photos: Photos, dedup: DedupRules, rules: SplitRules) 
     Its columns: source, photo_id, split, group_id, duplicate_group, sha256, owner_id (empty if unknown) and labels.
     """
     splits, wanted = kept["split"].to_pylist(), [float(share) for share in shares(rules)]
-    near = pairs_across(photos, splits, dedup.max_distance_bits, SAME)
-    wider = sorted(set(pairs_across(photos, splits, dedup.max_distance_bits, ALIKE)) - set(near))
+    pairs = pairs_across(photos, splits, dedup.max_distance_bits)
+    near, wider = pairs[SAME], sorted(set(pairs[ALIKE]) - set(pairs[SAME]))
     across = divided(kept) | {"near_duplicates": len(near)}
     sides, groups = places(kept["split"], pa.array(SPLITS)), numbered(kept["group_id"])[1]
     return {
@@ -118,8 +122,8 @@ def proof(kept: pa.Table, photos: Photos, dedup: DedupRules, rules: SplitRules) 
         "wider_pairs": len(wider),
         "examples": [
             {"first": first, "second": second, "is_wider": is_wider}
-            for pairs, is_wider in ((near, False), (wider, True))
-            for first, second in pairs[:EXAMPLES]
+            for found, is_wider in ((near, False), (wider, True))
+            for first, second in found[:EXAMPLES]
         ],
         "shares": account(sides, groups, wanted),
         "labels": list(of_labels(kept, wanted)),

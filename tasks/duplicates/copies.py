@@ -6,8 +6,9 @@ other, in any orientation. Each way in which a pair seems to match is then tried
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -173,16 +174,20 @@ def _verified(photos: Photos, found: Matches, forest: Forest, bar: Bar) -> Itera
 
 def equal_pictures(photos: Photos, max_distance_bits: int, bar: Bar = SAME) -> Iterator[tuple[int, int]]:
     """Links between photos that show the same picture in different bytes: enough to join all that do."""
-    forest, waiting = Forest(len(photos)), list[Matches]()
-    for found in matches(photos, max_distance_bits):
-        waiting.append(found)
-        if sum(map(len, waiting)) >= SEARCHED:
-            yield from _links(photos, waiting, forest, bar)
-            waiting = []
-    if waiting:
-        yield from _links(photos, waiting, forest, bar)
+    for _, *link in linked(photos, max_distance_bits, (bar,)):
+        yield link[0], link[1]
 
 
-def _links(photos: Photos, waiting: list[Matches], forest: Forest, bar: Bar) -> Iterator[tuple[int, int]]:
-    for first, second in _verified(photos, Matches.together(waiting), forest, bar):
-        yield from zip(first.tolist(), second.tolist(), strict=True)
+def linked(photos: Photos, max_distance_bits: int, bars: Sequence[Bar]) -> Iterator[tuple[Bar, int, int]]:
+    """Links between photos that are as like each other as one of ``bars`` asks, with that one, found in one search."""
+    forests, waiting, size = [Forest(len(photos)) for _ in bars], list[Matches](), 0
+    for found in chain(matches(photos, max_distance_bits), [None]):
+        if found is not None and len(found):  # most batches of a large set have none
+            waiting.append(found)
+            size += len(found)
+        if waiting and (found is None or size >= SEARCHED):
+            together = Matches.together(waiting)
+            for bar, forest in zip(bars, forests, strict=True):
+                for first, second in _verified(photos, together, forest, bar):
+                    yield from zip(repeat(bar), first.tolist(), second.tolist())
+            waiting, size = [], 0

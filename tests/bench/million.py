@@ -142,7 +142,9 @@ def run(begun: dict[str, Any]) -> list[list[str]]:
     deduped = timed("dedup", lambda: dedup.fn(shards, filtered, owners, decided, rules))
     labels = timed("labels", lambda: label_photos.fn(begun["tagged"], deduped, decided, LabelRules()))
     splits = timed("split, balanced", lambda: split.fn(deduped, owners, labels, begun["given"], shares))
-    proof = timed("audit of the splits", lambda: audit_splits.fn(shards, deduped, splits, rules))
+    proof = timed(
+        "audit of the splits", lambda: audit_splits.fn(shards, deduped, owners, labels, splits, rules, shares)
+    )
     turned, facts = begun["rotated"], begun["facts"]
     joined = timed(
         "join", lambda: join_photos.fn(facts, shards, filtered, turned, deduped, labels, splits, decided, False)
