@@ -150,7 +150,7 @@ def test_a_copy_that_a_person_keeps_stands_for_its_group(root: Layout, measured:
 
 
 def test_the_same_inputs_give_the_same_references(root: Layout, measured: list[ManifestRef]) -> None:
-    """Every stage is a function of its inputs; the order of shards is that of filter's rows, and changes nothing else."""
+    """Every stage is a function of its inputs; filter keeps the order of shards, which changes nothing behind it."""
     assert [measure.fn(held(root, sorted(FILES)[:4])), measured[1]] == measured
     judged = filter_photos.fn(measured, decided(root), RULES)
     assert filter_photos.fn(measured, decided(root), RULES) == judged
