@@ -32,14 +32,19 @@ _RIM = slice(1, -1)  # its pixels are half of a frame, or of what lies beyond
 
 
 class Bar(NamedTuple):
-    """What a pair must reach: ``outside`` is the share of a side by which both may show what the other does not."""
+    """What a pair must reach: ``outside`` is the share of a side by which both may show what the other does not.
+
+    Of correlation and moved one must also be clear: pictures of a few large plain shapes reach both, but barely.
+    """
 
     min_correlation: float
     max_moved: float
     max_outside: float
+    clear_correlation: float = 0.0
+    clear_moved: float = 0.0
 
 
-SAME = Bar(0.6, 0.8, 0.035)
+SAME = Bar(0.6, 0.8, 0.035, clear_correlation=0.88, clear_moved=0.5)
 ALIKE = Bar(0.5, 1.8, 0.15)  # for a person to look at: neighbours in a burst, small changes to a picture
 
 
@@ -53,7 +58,8 @@ class Agreement(NamedTuple):
     def reaches(self, bar: Bar) -> npt.NDArray[np.bool_]:
         """Whether the pictures of each pair are as like each other as ``bar`` asks."""
         is_like = (self.correlation >= bar.min_correlation) & (self.moved <= bar.max_moved)
-        return np.asarray(is_like & (self.outside <= bar.max_outside))
+        is_clear = (self.correlation >= bar.clear_correlation) | (self.moved <= bar.clear_moved)
+        return np.asarray(is_like & is_clear & (self.outside <= bar.max_outside))
 
 
 def _sampling(low: Boxes, high: Boxes, side: int) -> Planes:

@@ -281,6 +281,7 @@ def thresholds(same: dict[str, Tried], different: dict[str, Tried]) -> list[list
     bars = [
         *(("correlation", value, SAME._replace(min_correlation=value), None) for value in (0, 0.3, 0.5, 0.6, 0.7)),
         *(("moved", value, SAME._replace(max_moved=value), None) for value in (0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 99)),
+        *(("clear: moved", value, SAME._replace(clear_moved=value), None) for value in (0.3, 0.4, 0.5, 0.6, 0.8)),
         *(("outside", value, SAME._replace(max_outside=value), None) for value in (0.01, 0.02, 0.035, 0.05, 0.08, 9)),
         *(("bits of sketches", bits, SAME, bits) for bits in (1, 3, 5, 6, 7)),
     ]  # fmt: skip

@@ -131,10 +131,29 @@ def test_a_crop_lies_within_and_a_moved_framing_does_not() -> None:
     assert outside(whole[:1], framed, whole[:1], framed)[0] == pytest.approx(0)
 
 
+def discs(seed: int, height: int = 96, width: int = 144) -> Image.Image:
+    """Ten plain discs on a slope."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    picture = rng.uniform(0, 255, 3) + (x[..., None] * rng.normal(0, 1, 3) + y[..., None] * rng.normal(0, 1, 3))
+    for _ in range(10):
+        at_x, at_y, radius_px = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(4, 40)
+        picture[np.hypot(x - at_x, y - at_y) < radius_px] = rng.uniform(0, 255, 3)
+    return Image.fromarray((picture + rng.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("seeds", [(74, 10784), (4162, 13788), (886, 6391), (15336, 16437)])
+def test_a_few_plain_shapes_in_like_places_are_not_the_same(seeds: tuple[int, int]) -> None:
+    """Of 20,000 such pictures these pairs came nearest: they reach every bar, but none clearly."""
+    rows = [facts(discs(seed), quality=85) for seed in seeds]
+    assert links(rows) == set()
+    assert set(equal_pictures(photos_of(table(rows)), 7, SAME._replace(clear_correlation=0))) == {(0, 1)}
+
+
 def test_what_is_alike_can_be_asked_for() -> None:
     """A lower bar links a pair whose subject moved, for a person to look at."""
     rows = [facts(picture) for picture in NEAR_MISSES["subject moved"](clouds(6))]
-    assert set(equal_pictures(photos_of(table(rows)), 7, SAME._replace(max_moved=99))) == {(0, 1)}
+    assert set(equal_pictures(photos_of(table(rows)), 7, SAME._replace(max_moved=99, clear_correlation=0))) == {(0, 1)}
 
 
 def test_real_photographs_are_found_again_and_never_mixed_up(shared: Path) -> None:
