@@ -14,8 +14,8 @@ from storage.errors import SchemaMismatch
 from storage.layout import Layout, drafting
 from storage.records import SCHEMAS, ManifestRef
 
-BATCH_ROWS = 200_000  # of a stream, and of a row group
-MEMORY_GB = 1.5  # beyond it DuckDB works on disk
+ROWS, WIDE_ROWS = 200_000, 50_000  # of a group that is written at once; of rows that carry thumbnails and hashes
+MEMORY_GB = 1.0  # beyond it DuckDB works on disk
 
 
 @contextmanager
@@ -49,13 +49,12 @@ def write_parquet(path: Path, stage: str, rows: duckdb.DuckDBPyRelation) -> int:
     if set(rows.columns) != set(schema.names):
         wrong = sorted(set(rows.columns) ^ set(schema.names))
         raise SchemaMismatch(f"a {stage!r} manifest must have the columns {schema.names}; missing or foreign: {wrong}")
-    count = 0
+    count, most = 0, WIDE_ROWS if "thumbnail" in schema.names else ROWS
     with manifest.parquet_writer(path, stage, schema) as writer:
-        as_kept = (
-            table.select(schema.names).cast(writer.schema) for table in _groups(rows.to_arrow_reader(BATCH_ROWS))
-        )
+        groups = _groups(rows.to_arrow_reader(most), most)
+        as_kept = (table.select(schema.names).cast(writer.schema) for table in groups)
         for table in _one_ahead(as_kept):
-            writer.write_table(table, row_group_size=BATCH_ROWS)
+            writer.write_table(table, row_group_size=most)
             count += table.num_rows
     return count
 
@@ -69,14 +68,14 @@ def _one_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield table
 
 
-def _groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """Tables of exactly BATCH_ROWS rows, but for the last: equal rows must give equal files, however they come."""
+def _groups(reader: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
+    """Tables of exactly ``rows`` rows, but for the last: equal rows must give equal files, however they come."""
     waiting: list[pa.RecordBatch] = []
     for batch in reader:
         waiting.append(batch)
-        while sum(part.num_rows for part in waiting) >= BATCH_ROWS:
+        while sum(part.num_rows for part in waiting) >= rows:
             table = pa.Table.from_batches(waiting)
-            yield table.slice(0, BATCH_ROWS)
-            waiting = table.slice(BATCH_ROWS).to_batches()
+            yield table.slice(0, rows)
+            waiting = table.slice(rows).to_batches()
     if waiting:
         yield pa.Table.from_batches(waiting)
