@@ -64,7 +64,9 @@ def imported(root: Layout, dataset: str, source: str, query: Query) -> Photos:
         ledger.adopt(root, dataset, ref)
     wanted = catalog.wanted(root, dataset, datetime.now(UTC))
     ledger.adopt(root, dataset, download.fn(source, dataset, manifest.write(root, "wanted", wanted)))
-    return {row["photo_id"]: row for row in catalog.facts(root, dataset).to_pylist()}
+    labels = {row["photo_id"]: row["label"] for row in catalog.tagged(root, dataset).to_pylist()}
+    facts = catalog.facts(root, dataset).to_pylist()
+    return {row["photo_id"]: row | {"label": labels[row["photo_id"]]} for row in facts}
 
 
 def is_settled(root: Layout, dataset: str, source: str, query: Query) -> bool:

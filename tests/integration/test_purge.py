@@ -206,7 +206,7 @@ def test_an_interrupted_purge_is_finished_by_the_next(
     where: Layout, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
     """Cut after any number of changes to the disk: no snapshot is lost, no photo vanishes, and all goes in the end."""
-    monkeypatch.setattr(purge, "dataset_report", lambda *args: "<p></p>")
+    monkeypatch.setattr(purge, "dataset_report", lambda *args, **more: "<p></p>")
     root = Root(where)
     fetched = root.photo("z") | {"owner_id": "oa"}  # and not yet curated: its ledger alone knows which file it has
     root.find([fetched])
