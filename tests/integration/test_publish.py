@@ -142,7 +142,12 @@ def test_a_suspicious_jump_is_refused_unless_allowed(where: Layout) -> None:
     publishing(where, joined(outputs(60), False))
     with pytest.raises(GateRefused, match="only 20 photos are kept where 60 were"):
         publishing(where, joined(outputs(20), False))
-    assert publishing(where, joined(outputs(20), False), allow_jump=True).version == 2
+    with pytest.raises(GateRefused):  # another field of the dataset is no excuse
+        publishing(where, joined(outputs(20)), RULES | {"locations": True})
+    assert publishing(where, joined(outputs(20)), {"filter": {"min_long_px": 9}}).version == 2  # stricter by intent
+    with pytest.raises(GateRefused):
+        publishing(where, joined(outputs(3)), {"filter": {"min_long_px": 9}})
+    assert publishing(where, joined(outputs(3)), {"filter": {"min_long_px": 9}}, allow_jump=True).version == 3
 
 
 @pytest.mark.parametrize(
