@@ -71,6 +71,10 @@ def decided(root: Layout, **decisions: str) -> ManifestRef:
     return manifest.write_rows(root, "decided", rows)
 
 
+def unpublished(root: Layout) -> ManifestRef:
+    return manifest.write_rows(root, "given", [])
+
+
 def rows_of(root: Layout, *refs: ManifestRef) -> dict[str, dict[str, Any]]:
     return {row["photo_id"]: row for row in manifest.read_all(root, refs).to_pylist()}
 
@@ -125,15 +129,14 @@ def test_turned_blobs_decode_as_the_plan_says(root: Layout, measured: list[Manif
 def test_copies_are_grouped_and_owners_are_not_welded_together(root: Layout, measured: list[ManifestRef]) -> None:
     """Copies by other owners point at the one that is kept, and only its owner names the group of the split."""
     judged = filter_photos.fn(measured, decided(root), RULES)
-    deduped = dedup.fn(measured, judged, owners(root), decided(root), DedupRules())
+    deduped = dedup.fn(measured, judged, owners(root), decided(root), unpublished(root), DedupRules())
     rows = rows_of(root, deduped)
     assert set(rows) == {"copy", "landscape", "other", "portrait", "repost", "unaligned"}
     assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
         "landscape": "s/copy", "repost": "s/copy",
     }  # fmt: skip
     labels = manifest.write_rows(root, "labels", [{"source": "s", "photo_id": name} for name in rows])
-    given = manifest.write_rows(root, "given", [])
-    given = rows_of(root, split.fn(deduped, owners(root), labels, given, SplitRules()))
+    given = rows_of(root, split.fn(deduped, owners(root), labels, unpublished(root), SplitRules()))
     assert {name: row["group_id"] for name, row in given.items() if row["group_id"]} == {
         "copy": "owner:s/ann", "other": "owner:s/eve", "portrait": "owner:s/cid", "unaligned": "photo:s/unaligned",
     }  # fmt: skip
@@ -143,7 +146,18 @@ def test_a_copy_that_a_person_keeps_stands_for_its_group(root: Layout, measured:
     """The decision is above the size, and the other copies point at it."""
     kept = decided(root, repost="keep")
     judged = filter_photos.fn(measured, kept, RULES)
-    rows = rows_of(root, dedup.fn(measured, judged, owners(root), kept, DedupRules()))
+    rows = rows_of(root, dedup.fn(measured, judged, owners(root), kept, unpublished(root), DedupRules()))
+    assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
+        "copy": "s/repost", "landscape": "s/repost",
+    }  # fmt: skip
+
+
+def test_a_published_photo_stays_when_a_larger_copy_comes(root: Layout, measured: list[ManifestRef]) -> None:
+    """Whoever posts it: the newcomers are its duplicates."""
+    judged = filter_photos.fn(measured, decided(root), RULES)
+    was = {"source": "s", "photo_id": "repost", "group_id": "owner:s/dan", "split": "train"}
+    given = manifest.write_rows(root, "given", [was])
+    rows = rows_of(root, dedup.fn(measured, judged, owners(root), decided(root), given, DedupRules()))
     assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
         "copy": "s/repost", "landscape": "s/repost",
     }  # fmt: skip
@@ -157,8 +171,8 @@ def test_the_same_inputs_give_the_same_references(root: Layout, measured: list[M
     backwards = filter_photos.fn(measured[::-1], decided(root), RULES)
     by_key = [("source", "ascending"), ("photo_id", "ascending")]
     assert manifest.read(root, backwards).sort_by(by_key) == manifest.read(root, judged).sort_by(by_key)
-    deduped = dedup.fn(measured, judged, owners(root), decided(root), DedupRules())
-    assert dedup.fn(measured[::-1], backwards, owners(root), decided(root), DedupRules()) == deduped
+    deduped = dedup.fn(measured, judged, owners(root), decided(root), unpublished(root), DedupRules())
+    assert dedup.fn(measured[::-1], backwards, owners(root), decided(root), unpublished(root), DedupRules()) == deduped
     assert [rotate.fn(ref, "landscape") for ref in measured] == [rotate.fn(ref, "landscape") for ref in measured]
 
 

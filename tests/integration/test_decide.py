@@ -196,6 +196,25 @@ def test_a_table_that_holds_no_decisions_is_refused(pointed: Layout, text: str, 
     assert "\n" not in str(refusal.value)
 
 
+def test_a_photo_id_keeps_its_blanks(pointed: Layout) -> None:
+    """A file may be called so, and another without them; in a form as in a table. Other fields are stripped."""
+    row = {"source": "flickr", "photo_id": " 1", "observed_at": NOW}
+    ledger.adopt(pointed, "town", manifest.write_rows(pointed, "listings", [row]))
+    (pointed.root / "mine.csv").write_text("photo_id,decision,label\n 1, relabel , boat \n")
+    decide(pointed, "town", from_table(f"{pointed.root.name}/mine.csv", settings()), "Ann", NOW, False)
+    says(pointed, (" 1", "reject"), ("1", "keep"))
+    assert standing(pointed) == {" 1": ("reject", "boat"), "1": ("keep", None)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_in_another_encoding_is_refused(pointed: Layout, encoding: str) -> None:
+    """One sentence that says so, without columns that nobody can read."""
+    (pointed.root / "bad.csv").write_bytes("photo_id,decision\r\n1,keep\r\n".encode(encoding))
+    with pytest.raises(ConfigError, match="not written in UTF-8.*save it as CSV in UTF-8") as refusal:
+        from_table(f"{pointed.root.name}/bad.csv", settings())
+    assert str(refusal.value).isprintable()
+
+
 MOVES = st.tuples(
     st.sampled_from("123"), st.sampled_from(["keep", "reject", "relabel", "clear"]), st.sampled_from("ab")
 )

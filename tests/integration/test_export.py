@@ -1,5 +1,6 @@
 """Exports of a published snapshot, read with the libraries that they are made for, and what must not leave in them."""
 
+import csv
 import errno
 import hashlib
 import io
@@ -27,7 +28,8 @@ from tasks import export, purge
 from tasks.errors import BlobCorrupt, ConfigError, DiskFull, EmptyResult, RemovedPhoto, SnapshotMissing
 from tasks.export import check_allowed, destination, write_export
 from tasks.exports import export_huggingface, export_photos, export_webdataset
-from tasks.exports.export_photos import ExportRules, Format
+from tasks.exports.export_folder import drafting
+from tasks.exports.export_photos import ExportRules, Format, placeless
 from tasks.pictures import imaging
 from tasks.publish import publish_snapshot
 
@@ -62,11 +64,13 @@ PHOTOS: dict[str, tuple[str, bytes, int, str | None]] = {  # split, file, net_op
     "lossy": ("val", encoded("WEBP", 5), 5, "bee"),
     "gif": ("test", encoded("GIF", 6), 1, "bee"),
     'a\nb"😀/../c': ("test", encoded("JPEG", 7), 1, '=1+"\n'),
-    "asis": ("test", encoded("JPEG", 8, exif=placed_exif(3)), 1, "unlabelled"),  # stored pixels are what is wanted
+    "asis": ("test", encoded("JPEG", 8, exif=placed_exif(3)), 1, "unlabelled"),  # left lying: rotate none
 }  # fmt: skip
 
 
-def publish(where: Layout, name: str = "crops", photos: Any = None, locations: bool = False) -> None:
+def publish(
+    where: Layout, name: str = "crops", photos: Any = None, locations: bool = False, tags: Any = ("a", "b")
+) -> None:
     """Publish PHOTOS as a dataset."""
     rows: list[dict[str, Any]] = [{"photo_id": "none", "verdict": False, "reason": "gone", "reason_stage": "download"}]
     for photo_id, (split, data, net_op, label) in (PHOTOS if photos is None else photos).items():
@@ -75,7 +79,7 @@ def publish(where: Layout, name: str = "crops", photos: Any = None, locations: b
         sha256 = blobs.put(where, data, image_format)
         rows.append({
             "photo_id": photo_id, "owner_id": f"o{photo_id}", "owner_name": f"Owner of {photo_id}", "label": label,
-            "labels": [label, "insect"] if label else None, "title": f"Title of {photo_id}", "tags": ["a", "b"],
+            "labels": [label, "insect"] if label else None, "title": f"Title of {photo_id}", "tags": list(tags),
             "sha256": sha256, "blob": sha256, "format": image_format, "net_op": net_op, "width": width,
             "height": height, "long_px": 60, "short_px": 40, "licence": "CC BY 2.0", "split": split, "verdict": True,
             "landscape_turns": 0, "latitude": 48.85 if locations else None, "longitude": 2.29 if locations else None,
@@ -113,7 +117,7 @@ def files_of(folder: Path) -> dict[str, str]:
 def upright(photo_id: str) -> Any:
     """The pixels that a reader must see."""
     _, data, net_op, _ = PHOTOS[photo_id]
-    return imaging.decode_upright(data, net_op)
+    return imaging.decode_upright(data, 3 if photo_id == "asis" else net_op)
 
 
 def check_pixels(photo_id: str, image: Image.Image) -> None:
@@ -121,7 +125,7 @@ def check_pixels(photo_id: str, image: Image.Image) -> None:
     seen, true = np.asarray(image.convert("RGB")).astype(int), upright(photo_id).astype(int)
     assert seen.shape == true.shape
     assert image.getexif().get(0x0112, 1) == 1
-    assert np.abs(seen - true).mean() < (3 if photo_id == "lying" else 0.001)
+    assert np.abs(seen - true).mean() < (3 if photo_id in {"lying", "asis"} else 0.001)
     assert not image.getexif().get_ifd(0x8825)
 
 
@@ -165,7 +169,8 @@ def test_what_needs_nothing_is_copied_byte_for_byte(made: Layout) -> None:
     assert said["placed"] == "location left out of the file"
     assert said["lying"] == "turned upright; encoded anew as JPEG, quality 95"
     assert said["lossy"] == "turned upright; encoded anew as WEBP, without loss"
-    assert said["asis"] == "orientation noted as 1; location left out of the file"
+    assert said["asis"] == "turned upright; encoded anew as JPEG, quality 95"
+    assert said["png"] == "turned upright"
     for row in rows.values():
         [path] = folder.glob(f"*/{row['file_name']}")
         assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
@@ -331,7 +336,7 @@ def test_a_killed_export_is_none(where: Layout, monkeypatch: pytest.MonkeyPatch)
         power.setattr(export, "companions", killed)
         exported(where, "imagefolder")
     [left] = where.exports.iterdir()
-    assert left.name == "crops-00001-imagefolder.part"
+    assert left.name == "crops-00001-imagefolder.darkroom-draft"
     assert (left / "photos.parquet").is_file()
     assert not (left / "export.json").exists()
     folder = exported(where, "imagefolder")
@@ -357,6 +362,110 @@ def test_only_an_export_of_the_same_is_written_over(where: Layout) -> None:
         destination(where, "crops", 1, rules, str(where.root / "file"))
 
 
+def test_files_of_others_are_never_deleted(where: Layout) -> None:
+    """Neither a neighbour with the name of a draft, nor what somebody put into an earlier export, nor what came into
+    the folder meanwhile; and what is refused stays whole."""
+    publish(where)
+    target, rules = where.root / "other", ExportRules()
+    mine = [where.root / "other.part" / "thesis", where.root / "other.darkroom-draft" / "thesis"]
+    for path in mine:
+        path.parent.mkdir()
+        path.write_text("mine")
+    with pytest.raises(ConfigError, match="no draft of an export"):
+        write_export(where, "crops", 1, rules, target)
+    mine.pop().rename(where.root / "thesis")
+    (where.root / "other.darkroom-draft").rmdir()
+    write_export(where, "crops", 1, rules, target)
+    before = files_of(target)
+    for name in ("notes.txt", ".git", "train/bee/mine.jpg"):
+        (target / name).write_text("mine")
+        with pytest.raises(ConfigError, match=f"holds '{name}', which is no part"):
+            write_export(where, "crops", 1, ExportRules(quality=80), target)
+        assert (target / name).read_text() == "mine"
+        (target / name).unlink()
+    assert files_of(target) == before
+    assert write_export(where, "crops", 1, ExportRules(quality=80), target).is_new
+    assert mine[0].read_text() == "mine"
+    assert sorted(path.name for path in where.root.glob("other*")) == ["other", "other.part"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_knows_its_own_files(where: Layout, kind: Format) -> None:
+    """An earlier export in any format gives way to the next, also where a link leads to it; what comes into the folder
+    while the next is made does not."""
+    publish(where)
+    folder, link = exported(where, kind), where.root / "link"
+    link.symlink_to(folder)
+    assert write_export(where, "crops", 1, ExportRules(format=kind, quality=90), link).is_new
+    assert link.is_symlink()
+    with pytest.raises(ConfigError, match="'late'"), drafting(folder):
+        (folder / "late").write_text("mine")
+    assert (folder / "late").read_text() == "mine"
+    assert [path.name for path in where.exports.iterdir()] == [folder.name]
+
+
+def test_attribution_says_what_was_done(where: Layout) -> None:
+    """The changes of ATTRIBUTION.csv are those of the rows, for each photo by its exact id."""
+    publish(where)
+    folder = exported(where, "imagefolder", max_side_px=30)
+    with (folder / "ATTRIBUTION.csv").open(encoding="utf-8", newline="") as stream:
+        credited = {row["photo_id"]: row["changes"] for row in csv.DictReader(stream)}
+    rows = [row for split in ("train", "val", "test") for row in rows_of(folder, split)]
+    assert credited == {row["photo_id"]: row["changes"] for row in rows}
+    assert credited["plain"] == "reduced to 30 x 20; encoded anew as JPEG, quality 95"
+
+
+def test_tags_that_name_a_place_stay_here(where: Layout) -> None:
+    """Machine tags with coordinates or venues leave only where places may; words do not go."""
+    tags = ["geo:lat=48.858", "GEO:lon=2", "exif:gps=1", "upcoming:venue=7", "foursquare:venue=x", "lat=1", "geotagged",
+            "placemat", "time:lat", "geology", "camera:make=x"]  # fmt: skip
+    assert placeless(tags) == ["geotagged", "placemat", "time:lat", "geology", "camera:make=x"]
+    assert placeless(None) is None
+    publish(where, photos={"plain": PHOTOS["plain"]}, tags=tags)
+    for kind in FORMATS:
+        assert not [path for path in exported(where, kind).rglob("*") if path.is_file() and b"48.858" in path.read_bytes()]
+    [row] = rows_of(exported(where, "imagefolder", locations=True), "train")
+    assert row["tags"] == tags
+
+
+def written(image: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+DEEP = Image.fromarray(np.arange(60 * 40, dtype=np.uint16).reshape(40, 60) * 20)
+NOISE = Image.fromarray(PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("data", "image_format", "said"),
+    [
+        (written(DEEP, "PNG"), "PNG", "encoded anew as PNG, 8 bits"),
+        (written(NOISE, "WEBP", save_all=True, append_images=[DEEP.convert("RGB")], lossless=True), "WEBP",
+         "encoded anew as WEBP, first picture only"),
+        (written(NOISE.convert("RGBA"), "WEBP", quality=80), "WEBP", "encoded anew as WEBP, without loss"),
+        (written(NOISE.quantize(16), "GIF", transparency=3), "GIF", "encoded anew as PNG, without transparency"),
+        (written(NOISE.convert("CMYK"), "JPEG"), "JPEG", "encoded anew as JPEG, quality 95, as RGB"),
+    ],
+)  # fmt: skip
+def test_what_is_lost_is_said(data: bytes, image_format: str, said: str) -> None:
+    """Depth, transparency, pictures behind the first and colours: whatever a new file lacks is named."""
+    assert export_photos.picture(data, image_format, 6, ExportRules()).changes == (said,)
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "RGBA", "1"])
+def test_a_png_is_turned_in_its_own_mode(mode: str) -> None:
+    """Transparency and palettes come along when nothing but a turn is asked."""
+    image = NOISE.convert(mode)
+    made = export_photos.picture(written(image, "PNG"), "PNG", 6, ExportRules())
+    turned = Image.open(io.BytesIO(made.data))
+    assert made.changes == ()
+    assert (made.width, made.height) == turned.size == (40, 60)
+    wanted = image.convert("RGBA").transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(np.asarray(turned.convert("RGBA")), np.asarray(wanted))
+
+
 def test_a_removed_photo_leaves_with_no_export(where: Layout) -> None:
     """None is made of a snapshot that holds one; those below the root are deleted, half made ones too; one that comes
     back from a backup does not open; others stay; and a new one is made of what is left."""
@@ -364,7 +473,7 @@ def test_a_removed_photo_leaves_with_no_export(where: Layout) -> None:
     folder = exported(where, "imagefolder")
     publish(where, "towns", photos={"other": ("train", encoded("PNG", 9), 1, None)})
     towns = Path(write_export(where, "towns", 1, ExportRules(), where.exports / "towns").uri)
-    shutil.copytree(folder, where.exports / "half.part", ignore=shutil.ignore_patterns("export.json"))
+    shutil.copytree(folder, where.exports / "half.darkroom-draft", ignore=shutil.ignore_patterns("export.json"))
     shutil.copytree(folder, where.exports / "cut.removed")  # by a purge that was interrupted
     backup = where.root.parent / f"{where.root.name}-backup"
     shutil.copytree(folder, backup)

@@ -67,7 +67,7 @@ def publish(root: Layout, name: str, counts: dict[str, int]) -> None:
         })  # fmt: skip
     joined = manifest.write_rows(root, "publish", ({"source": "flickr", **row} for row in rows))
     write_bytes(root.root / "page.html", b"<html></html>")
-    publish_snapshot(root, name, {}, joined, manifest.file_ref(root, root.root / "page.html"))
+    publish_snapshot(root, name, {}, joined, {"report.html": manifest.file_ref(root, root.root / "page.html")})
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,13 @@ def facts(image: Image.Image, quality: int = 90) -> dict[str, Any]:
 COLUMNS = {
     "source": pa.string(), "photo_id": pa.string(), "sha256": pa.string(), "long_px": pa.int32(),
     "short_px": pa.int32(), "edit_tier": pa.string(), "phash_orientations": pa.binary(), "phash_probes": pa.binary(),
-    "owner_id": pa.string(), "decision": pa.string(), "thumbnail": pa.binary(),
+    "owner_id": pa.string(), "decision": pa.string(), "thumbnail": pa.binary(), "was_published": pa.bool_(),
 }  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]], **columns: list[Any]) -> pa.Table:
     """``rows`` of measure as photos a, b, c ... of one source, all of different bytes unless told otherwise."""
-    defaults = {"source": "s", "owner_id": "", "decision": None}
+    defaults = {"source": "s", "owner_id": "", "decision": None, "was_published": False}
     named = [
         defaults | {"photo_id": chr(97 + at), "sha256": str(at)} | row | {name: of[at] for name, of in columns.items()}
         for at, row in enumerate(rows)
@@ -218,6 +218,57 @@ def test_what_a_person_keeps_stays() -> None:
     )
     assert [row["duplicate_of"] for row in rows] == ["s/b", None, "s/b", None]
     assert [row["dedup_reason"] for row in rows] == ["duplicate", None, None, "owner_limit"]
+
+
+def test_what_was_published_stays_before_a_larger_newcomer() -> None:
+    """A repost, however large, is a duplicate of what was published; only what a person keeps takes its place."""
+    small, large = facts(clouds(0, 200, 300)), facts(clouds(0, 200, 300).resize((600, 400)))
+    published = [False, True, False]
+    rows = deduped([large, small, small], was_published=published)
+    assert [row["duplicate_of"] for row in rows] == ["s/b", None, "s/b"]
+    rows = deduped([large, small, small], was_published=published, decision=["keep", None, None])
+    assert [row["duplicate_of"] for row in rows] == [None, "s/a", "s/a"]
+
+
+def same(groups: str) -> dict[str, list[Any]]:
+    """Columns of photos that are copies where they have the same letter, the earlier the larger."""
+    return {"sha256": list(groups), "long_px": list(range(9_999, 9_999 - len(groups), -1))}
+
+
+def test_a_copy_stands_in_for_one_that_is_beyond_its_owner_s_limit() -> None:
+    """The picture stays by its next copy whose owner has room; without any it goes, and says why."""
+    flat = facts(Image.new("RGB", (300, 200)))
+    owners = ["ann", "bob", "ann", "ann", "", "cy"]
+    rows = deduped(
+        [flat] * 6, DedupRules(max_per_owner=1), **same("xxyzzz"), owner_id=owners,
+        was_published=[False, False, True, False, False, False],
+    )  # fmt: skip
+    assert [row["duplicate_of"] for row in rows] == ["s/b", None, None, "s/e", None, "s/e"]
+    assert [row["dedup_reason"] for row in rows] == ["duplicate", None, None, "duplicate", None, "duplicate"]
+    rows = deduped(
+        [flat] * 4, DedupRules(max_per_owner=1), **same("xyyy"), owner_id=["ann"] * 3 + ["bob"],
+        decision=["keep", None, None, "reject"],
+    )  # fmt: skip
+    assert [row["duplicate_of"] for row in rows] == [None, "s/d", "s/d", None]
+    rows = deduped(
+        [flat] * 3, DedupRules(max_per_owner=1), **same("xyy"), owner_id=["ann"] * 3, decision=["keep"] + [None] * 2
+    )
+    assert [row["dedup_reason"] for row in rows] == [None, "owner_limit", "duplicate"]
+    assert [row["duplicate_of"] for row in rows] == [None, None, "s/b"]
+
+
+def test_who_stands_in_hangs_on_no_order() -> None:
+    """However keys lie, each group has one photo or none, no owner has too many, and none has room for what went."""
+    rng, flat = np.random.default_rng(1), facts(Image.new("RGB", (300, 200)))
+    for _ in range(20):
+        groups, owners = (rng.choice(list(letters), 24).tolist() for letters in ("uvwxyz", "abcd"))
+        ids = [f"{at:02d}" for at in range(24)]
+        columns = {"sha256": groups, "owner_id": owners, "photo_id": ids, "long_px": rng.permutation(24).tolist()}
+        rows = deduped([flat] * 24, DedupRules(max_per_owner=1), **columns)
+        kept = [at for at, row in enumerate(rows) if row["dedup_reason"] is None]
+        assert len({groups[at] for at in kept}) == len({owners[at] for at in kept}) == len(kept)
+        taken, shown = {owners[at] for at in kept}, {groups[at] for at in kept}
+        assert all(owner in taken for group, owner in zip(groups, owners, strict=True) if group not in shown)
 
 
 def test_the_distance_of_a_turned_copy_is_that_of_its_best_orientation() -> None:

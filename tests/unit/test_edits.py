@@ -46,14 +46,9 @@ def jpeg(width: int, height: int, bars: int = 0, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "software",
-    [
-        None, "Ver.1.10", "Version 1.0", "7.1.1", "17.5", "COOLPIX L3v1.2", "COOLPIX L18 V1.1", "Optio S6 Ver 1.00",
-        "Digital Camera FinePix Z1      Ver1.00", "M7500BSAAAAAAD3050", "G991BXXU3AUE1", "HDR+ 1.0.540104767zd",
-        "1.00.018PR", "Firmware Version 1.0.4", "COOLPIX L3", "V 12.40", "DVWare 1.0", "MediaTek Camera Application",
-        "R6GA004     prgCXC1250583_GENERIC_M 2.0", "bullhead-user 6.0.1 MTC20F 3031278 release-keys",
-        "coolpix l3-MSM1530032L-V10i",
-    ],
+    "software", [None, "Ver.1.10", "Version 1.0", "7.1.1", "COOLPIX L3v1.2", "Nikon Coolpix L3 V1.1", "1.00.018PR",
+    "Firmware Version 1.0.4", "COOLPIX L3", "V 12.40", "NIKON v1.0", "DVWare 1.0", "MediaTek Camera Application",
+    "bullhead-user 6.0.1 MTC20F 3031278 release-keys", "coolpix l3-MSM1530032L-V10i"],
 )  # fmt: skip
 def test_firmware_is_no_editor(software: str | None) -> None:
     """A camera's own name and version leave the photo an original, and stand in the evidence."""
@@ -63,12 +58,32 @@ def test_firmware_is_no_editor(software: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "model", "software"),
+    [
+        ("PENTAX Corporation", "PENTAX Optio S6", "Optio S6 Ver 1.00"), ("HTC", "RAPH800", "M7500BSAAAAAAD3050"),
+        ("FUJIFILM", "FinePixZ1", "Digital Camera FinePix Z1      Ver1.00"), ("samsung", "SM-G991B", "G991BXXU3AUE1"),
+        ("Google", "Pixel 6", "HDR+ 1.0.540104767zd"), ("Apple", "iPhone 14", "iOS 17.1"),
+        ("Sony Ericsson", "Z550a", "R6GA004     prgCXC1250583_GENERIC_M 2.0"),
+        ("Sony", "F8331", "41.2.A.7.76_0"), ("HUAWEI", "VOG-L29", "VOG-L29 10.0.0.168(C431E22R2P5)"),
+    ],
+)  # fmt: skip
+def test_a_maker_s_names_count_in_its_own_files(make: str, model: str, software: str) -> None:
+    """What a maker's cameras write is firmware there, and a program's name in the file of another."""
+    assert programs.kind_of(software, make, model) == "firmware"
+    assert programs.kind_of(software, "Canon", "Canon EOS 5D") == "unlisted"
+
+
+@pytest.mark.parametrize(
     ("software", "tier"),
     [
         ("Adobe Photoshop CS3 Macintosh", "edited"), ("GIMP 2.8.14", "edited"), ("Picasa 3.0", "edited"),
         ("Adobe Photoshop Lightroom 5.7.1 (Windows)", "developed"), ("darktable 3.6.1", "developed"),
         ("Capture NX 1.0.1 W", "developed"), ("digiKam-0.9.1", "unknown"), ("QuickTime 7.6.6", "unknown"),
-        ("Microsoft Windows Photo Viewer 6.1.7600.16385", "unknown"),
+        ("Microsoft Windows Photo Viewer 6.1.7600.16385", "unknown"), ("XnView v2.40", "unknown"),
+        ("PX v1.0", "unknown"), ("Nikon Browser 6.1.0 W", "unknown"), ("500px", "unknown"), ("SNOW3", "unknown"),
+        ("COOLPIX L18 V1.1", "unknown"), ("PortraitPro v15.7", "edited"), ("PhotoDirector v8.0", "edited"),
+        ("Neat Image v8.2", "edited"), ("BeautyCam v9.2", "edited"), ("Zoner Photo Studio Ver. 12", "edited"),
+        ("B612", "edited"), ("PHOTOSTUDIO5", "edited"), ("ULEAD PHOTO EXPRESS V1.0", "edited"),
     ],
 )  # fmt: skip
 def test_programs_are_told_apart(software: str, tier: str) -> None:
@@ -191,8 +206,8 @@ def test_without_a_camera_nothing_is_an_original() -> None:
 def test_one_name_is_read_once() -> None:
     """Names repeat by the thousand; what kind of program they are is looked up."""
     before = programs.kind_of.cache_info().hits
-    kind: Callable[[str, str | None], str] = programs.kind_of
-    assert {kind("GIMP 2.10", "D40") for _ in range(3)} == {"edited"}
+    kind: Callable[[str, str | None, str | None], str] = programs.kind_of
+    assert {kind("GIMP 2.10", "NIKON", "D40") for _ in range(3)} == {"edited"}
     assert programs.kind_of.cache_info().hits >= before + 2
 
 

@@ -115,6 +115,17 @@ def test_words_that_are_no_labels_have_a_loss() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("tag", ["geo:lat=48.858", "Camera:Lens_Type=50 mm", "#upcoming:event=", "x1:is_a=b=c\nd"])
+def test_a_machine_tag_is_never_a_label(tag: str) -> None:
+    """Not even if a map names it; a colon or an equals sign alone makes none."""
+    words = LabelMap(groups={"place": (tag,)}, keep_unlisted=True)
+    for named in (words, OPEN):
+        assert Vocabulary("en", named).word(tag)[2:] == (None, "machine_tag")
+    assert [OPEN_TAGS.vocabulary.word(each).loss for each in ("culture::a=b", "a=b", "at 10:30=late", "x:y")] == [
+        None
+    ] * 4
+
+
 def test_the_word_as_written_comes_before_its_lemma() -> None:
     """A map can tell apart what the lemmatiser would put together; other languages have lemmas of their own."""
     groups = {"furniture": ("glasses",), "kitchen": ("glass",)}
@@ -226,6 +237,15 @@ def test_a_photo_without_a_label_can_be_left_out() -> None:
         assert rows["labels_reason"].to_pylist() == [None, "no_label" if require else None]
 
 
+def test_what_a_person_keeps_needs_no_label() -> None:
+    """keep overrules the rule that asks for one; a rejected photo, and one without a decision, go."""
+    tagged, deduped, _ = tables({"1": [], "2": [], "3": []})
+    said = [{"source": "s", "photo_id": name, "decision": word} for name, word in (("1", "keep"), ("2", "reject"))]
+    decided = pa.Table.from_pylist(said, SCHEMAS["decided"])
+    rows = label_rows(tagged, deduped, decided, OPEN_TAGS.model_copy(update={"require": True}))
+    assert rows["labels_reason"].to_pylist() == [None, "no_label", "no_label"]
+
+
 def test_the_account_says_what_merged_and_what_was_lost() -> None:
     """Tags by label, losses by reason with their tags, and how many distinct words each step leaves."""
     tags = {
@@ -252,7 +272,7 @@ def test_the_account_says_what_merged_and_what_was_lost() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-WORDS = st.sampled_from(["cake", "Cakes", "#vegan", "vegetarian", "dog", "#", "split:val", "recipe", "pies", "ƒ"])
+WORDS = st.sampled_from(["cake", "Cakes", "#vegan", "vegetarian", "dog", "#", "split:val", "a:b=c", "pies", "ƒ"])
 PHOTOS = st.dictionaries(st.sampled_from("abcdef"), st.lists(WORDS, max_size=6), min_size=1)
 RULES = st.sampled_from([FOOD, OPEN_TAGS, LabelRules(from_tags=True, mapping="english.1", require=True), LabelRules()])
 RELABELS = st.dictionaries(st.sampled_from("abxy"), st.sampled_from(["cake", "pet;boat"]))

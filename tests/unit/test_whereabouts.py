@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from tasks.pictures import imaging
 from tasks.pictures.exif import exif
+from tasks.pictures.lossless import png_chunk
 from tasks.pictures.whereabouts import without_gps, without_location
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -129,6 +131,44 @@ def test_places_in_png_text_go() -> None:
     image.load()
     assert {name for name in image.info if isinstance(name, str)} >= {"Title"}
     assert not {"XML:com.adobe.xmp", "Raw profile type exif"} & set(image.info)
+
+
+PACKED = zlib.compress(GPS_XMP)
+BOMB = zlib.compress(bytes(50_000_000))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "goes"),
+    [
+        (b"tEXt", b"exif:GPSLatitude\x0048/1, 51/1, 29/1", True), (b"tEXt", b"exif:Model\x00Camera", False),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + PACKED, True), (b"zTXt", b"XML:com.adobe.xmp\0\0" + PACKED, True),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + GPS_XMP.decode().encode("utf-16"), True),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(PLAIN_XMP), False),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"<rdf:RDF>" + GPS_XMP), True), (b"zTXt", b"Comment\0\0" + BOMB, True),
+        (b"zTXt", b"XML:com.adobe.xmp\0\0broken", True), (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS"), False),
+        (b"tEXt", b"photoshop:City\0Paris", True), (b"tEXt", b"Title\0Location", False), (b"iTXt", b"Title", False),
+    ],
+)  # fmt: skip
+def test_texts_of_a_png_are_read_however_they_are_packed(kind: bytes, content: bytes, goes: bool) -> None:
+    """Properties of places go by keyword or in XMP, compressed or in UTF-16; what cannot be read goes; the rest stays."""
+    plain = encoded("PNG")
+    at = plain.index(b"IDAT") - 4
+    assert (without_location(plain[:at] + png_chunk(kind, content) + plain[at:]) == plain) == goes
+
+
+def test_xmp_in_utf_16_is_read() -> None:
+    """NULs between the letters hide no name."""
+    packet = b"http://ns.adobe.com/xap/1.0/\x00" + GPS_XMP.decode().encode("utf-16")
+    assert without_location(with_segment(encoded("JPEG"), 0xE1, packet)) == encoded("JPEG")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100}])
+def test_a_picture_behind_the_picture_goes(options: dict[str, Any]) -> None:
+    """Also where the file ends as a JPEG does and nothing tells of a second one."""
+    first = encoded("JPEG", **options)
+    assert without_location(first + encoded("JPEG", exif=exif_block())) == first
+    assert without_location(first + b"\x00" + encoded("JPEG", exif=exif_block()) + bytes(9)) == first
+    assert without_location(first) is first
 
 
 @pytest.mark.parametrize(
