@@ -116,38 +116,44 @@ def judge(photo: Mapping[str, Any], rules: FilterRules, decision: str | None = N
     return None
 
 
-def reason_sql(rules: FilterRules) -> str:
-    """``judge`` as an SQL expression over the columns of measure; null for photos that measure rejected."""
-    cases = [
-        "WHEN measure_reason IS NOT NULL THEN NULL",
-        f"WHEN long_px < {rules.min_long_px} OR short_px < {rules.min_short_px} THEN 'too_small'",
+def _failures(rules: FilterRules) -> list[tuple[str, FilterReason]]:
+    """The SQL condition under which each of ``rules`` fails, in the order of ``judge``."""
+    found: list[tuple[str, FilterReason]] = [
+        (f"long_px < {rules.min_long_px} OR short_px < {rules.min_short_px}", "too_small")
     ]
     if rules.aspect is not None:
         whole = _whole_ratio(rules)
         kind = "BIGINT" if 2 * sum(whole) * _SIDE < 2**63 else "HUGEINT"  # the wide ones cost three times as much
         scale, aspect, tolerance = (f"{value}::{kind}" for value in whole)
-        off = f"abs(long_px * {scale} - {aspect} * short_px)"
-        cases.append(f"WHEN {off} > {tolerance} * short_px THEN 'wrong_aspect'")
+        found.append((f"abs(long_px * {scale} - {aspect} * short_px) > {tolerance} * short_px", "wrong_aspect"))
     if rules.reject_edited:
-        cases.append("WHEN edit_tier = 'edited' THEN 'edited'")
+        found.append(("edit_tier = 'edited'", "edited"))
     if rules.reject_grey:
-        cases.append("WHEN is_grey THEN 'grey'")
-    for reason, column, sign, bound in (
-        ("too_dark", "brightness", "<", rules.min_brightness), ("too_bright", "brightness", ">", rules.max_brightness),
-        ("blurry", "sharpness", "<", rules.min_sharpness), ("low_information", "entropy", "<", rules.min_entropy),
-    ):  # fmt: skip
-        if bound is not None:
-            cases.append(f"WHEN {column}::DOUBLE {sign} {bound!r}::DOUBLE THEN '{reason}'")
-    return f"CASE {' '.join(cases)} END"
+        found.append(("is_grey", "grey"))
+    bounds: list[tuple[str, str, float | None, FilterReason]] = [
+        ("brightness", "<", rules.min_brightness, "too_dark"), ("brightness", ">", rules.max_brightness, "too_bright"),
+        ("sharpness", "<", rules.min_sharpness, "blurry"), ("entropy", "<", rules.min_entropy, "low_information"),
+    ]  # fmt: skip
+    limited = [each for each in bounds if each[2] is not None]
+    return found + [(f"{column}::DOUBLE {sign} {bound!r}::DOUBLE", reason) for column, sign, bound, reason in limited]
+
+
+def reason_sql(rules: FilterRules) -> str:
+    """``judge`` as an SQL expression over the columns of measure; null for photos that measure rejected."""
+    cases = " ".join(f"WHEN {condition} THEN '{reason}'" for condition, reason in _failures(rules))
+    return f"CASE WHEN measure_reason IS NOT NULL THEN NULL {cases} END"
 
 
 def kept_sql(rules: FilterRules) -> str:
-    """Whether ``judge`` keeps a photo, as an SQL condition: faster than asking for its reason, as most fail early."""
-    conditions = ["measure_reason IS NULL", f"long_px >= {rules.min_long_px}", f"short_px >= {rules.min_short_px}"]
+    """Whether ``judge`` keeps a photo, as an SQL condition: reads less than a reason takes, as most fail early.
+
+    What measure rejected has no sides, which are not above any bound.
+    """
+    conditions = [f"long_px >= {rules.min_long_px}", f"short_px >= {rules.min_short_px}"]
     if rules.aspect is not None:  # first by the rounded aspect, which is there; only what passes is multiplied
         least, most = ((rules.aspect + sign * rules.aspect_tolerance) * 1000 for sign in (-1, 1))
         conditions.append(f"aspect_milli BETWEEN {math.floor(least) - 1} AND {math.ceil(most) + 1}")
-    return " AND ".join([*conditions, f"{reason_sql(rules)} IS NULL"])
+    return " AND ".join(conditions + [f"NOT ({condition})" for condition, _ in _failures(rules)[1:]])
 
 
 def judge_all(database: duckdb.DuckDBPyConnection, rules: FilterRules, has_decisions: bool) -> duckdb.DuckDBPyRelation:

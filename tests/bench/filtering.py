@@ -43,8 +43,8 @@ def make_rows(path: Path, rows: int) -> None:
         {
             "source": pa.array(["flickr"]).take(pa.array(np.zeros(rows, np.int8))),
             "photo_id": pa.array(ids).cast(pa.string()),
-            "long_px": pa.array(np.maximum(long, short).astype(np.int32)),
-            "short_px": pa.array(short.astype(np.int32)),
+            "long_px": pa.array(np.maximum(long, short).astype(np.int32), mask=is_broken),
+            "short_px": pa.array(short.astype(np.int32), mask=is_broken),
             "aspect_milli": pa.array(np.round(1000 * np.maximum(long, short) / short).astype(np.int32)),
             "edit_tier": pa.array(TIERS).take(pa.array(rng.integers(0, 4, rows))),
             "is_grey": pa.array(rng.random(rows) < 0.05),

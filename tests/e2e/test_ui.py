@@ -48,7 +48,7 @@ def test_run_page_shows_state_and_subflows(page: "Browser", world: "World", twin
 def test_refresh_page_lists_its_tasks(
     page: "Browser", world: "World", subflows: dict[str, dict[str, Any]], twins: list[dict[str, Any]]
 ) -> None:
-    """The page of a refresh lists a task run of every stage: of the one that came first, the other found nothing new."""
+    """The page of a refresh lists a task run of every stage: of the first one, for the other found nothing new."""
     refreshes = (subflows["refresh"]["id"], twins[1]["id"])
     tasks = {run_id: {task["name"].split()[0] for task in world.api.task_runs(run_id)} for run_id in refreshes}
     first = max(refreshes, key=lambda run_id: len(tasks[run_id]))

@@ -15,16 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from storage import blobs, catalog, ledger, manifest, removals
+from storage import blobs, catalog, ledger, manifest, removals, snapshots, splits
 from storage.layout import Layout, write_bytes
-from storage.records import SPLITS
-from tasks import publish, purge
+from storage.records import SCHEMAS, SPLITS
+from tasks import publish, purge, reproving
+from tasks.dedup import DedupRules
 from tasks.errors import RemovedPhoto
 from tasks.pack import check_allowed, pack
 from tasks.publish import published
+from tasks.split import SplitRules
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 SPLIT_OF = {"a": "train", "b": "train", "c": "val", "d": "test", "twin": "train"}
+PAGES = {"leakage.json": "proof.json", "report.html": "page.html"}
 TRACES = ("Title of a", "Owner of a", "secret-of-a")
 
 
@@ -324,3 +327,108 @@ def test_the_version_after_a_purge_is_published_and_the_gate_is_calm(where: Layo
     root.publish(left)
     assert catalog.versions(where, "crops") == [1, 2]
     assert json.loads((where.snapshot("crops", 2) / "snapshot.json").read_text())["counts"]["rejected"] == 0
+
+
+def test_the_report_of_the_next_version_forgets_a_removed_photo(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It showed what went since the version before, though the version itself never had the photo; once is enough."""
+    root = Root(where)
+    root.publish([root.photo(photo) for photo in "bcd"])
+    page, rows = where.snapshot("crops", 2) / "report.html", where.snapshot("crops", 2) / "train.parquet"
+    assert "Title of a" not in str(manifest.read_file(rows).to_pylist())
+    page.write_text("<p>No longer there: Title of a</p>")
+    before = rows.read_bytes()
+    remove(where, source="flickr", photo_id="a")
+    with monkeypatch.context() as power:
+        power.setattr(purge, "renew_report", cut)
+        with pytest.raises(CutError):
+            purge.purge_removed(where)
+    assert purge.is_needed(where), "whatever was scrubbed before"
+    assert purge.purge_removed(where).snapshots == 1
+    assert traces(where) == []
+    assert "Title of b" in page.read_text()
+    assert rows.read_bytes() == before
+    assert snapshots.verify(where, "crops", 2) == []
+    assert not purge.is_needed(where)
+    root.publish([root.photo(photo) for photo in "bcde"])
+    root.publish([root.photo(photo) for photo in "bcdef"])
+    assert purge.purge_removed(where) == purge.Purged(), "a report that was made later never showed it"
+
+
+def cut(*arguments: Any) -> Any:
+    raise CutError
+
+
+@pytest.mark.parametrize("folder", ["mine", "sub/mine", "sub/deep/mine.part", "."])
+def test_exports_are_found_however_deep_they_lie(where: Layout, folder: str) -> None:
+    """Below the folder of exports, whole or half made; others stay."""
+    Root(where)
+    made, other = where.exports / folder, where.exports.parent / "exports" / "sub" / "other"
+    for export, photo in ((made, "a"), (other, "b")):
+        export.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"source": ["flickr"], "photo_id": [photo]}), export / "photos.parquet")
+        (export / "picture.jpg").write_bytes(b"a picture")
+    remove(where, source="flickr", photo_id="a")
+    assert purge.purge_removed(where).exports == 1
+    assert not made.exists()
+    assert other.is_dir() == (folder != "."), "what lies in an export goes with it"
+
+
+def test_no_row_names_a_removed_owner(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the group of others, in any version, ledger or stage; and these keep their split, also if it was cut."""
+    root = Root(where)
+    group = {"group_id": "owner:flickr/oa", "split": "train"}
+    rows = [root.photo(photo) | group for photo in "abt"] + [root.photo("c")]
+    rules = splits.rules_digest({"salt": "x"})
+    joined = manifest.write_rows(where, "publish", rows)
+    page = manifest.file_ref(where, where.root / "stages" / "report" / "page.html")
+    publish.publish_snapshot(where, "crops", {"split": {"salt": "x"}}, joined, {"report.html": page})
+    splits.grant(where, "crops")
+    alone = {"source": "flickr", "photo_id": "b", "rules": "others", "version": 2, **group}  # named, without the photo
+    root.ledger("splits", [alone, alone | {"version": 9}])
+    remove(where, source="flickr", owner_id="oa")
+    with monkeypatch.context() as power:
+        power.setattr(purge.purge, "rewrite", cut)
+        with pytest.raises(CutError):
+            purge.purge_removed(where)
+    purge.purge_removed(where)
+    assert traces(where, ("owner:flickr/oa",)) == []
+    now = {row["photo_id"]: row["group_id"] for row in published(where, "crops", 2).to_pylist()}
+    assert now == {"a": None, "b": "owner:flickr/ob", "c": "oc", "t": "owner:flickr/ob"}
+    told = splits.given(where, "crops", rules).to_pylist()
+    assert {row["photo_id"]: (row["split"], row["group_id"]) for row in told} == {
+        "b": ("train", "owner:flickr/ob"), "t": ("train", "owner:flickr/ob"), "c": ("val", "oc"),
+    }  # fmt: skip
+    last = [row for row in ledger.read(where, "crops", "splits").to_pylist() if row["version"] == 9]
+    assert [row["group_id"] for row in last] == ["photo:flickr/b"], "of a version that is no more"
+    assert snapshots.verify(where, "crops", 2) == []
+    assert not splits.grant(where, "crops"), "the ledger says what the version does"
+    assert purge.purge_removed(where) == purge.Purged()
+
+
+def test_a_proof_speaks_of_the_photos_that_are_left(where: Layout) -> None:
+    """Shares, labels and counts, in leakage.json, snapshot.json and the card."""
+    root = Root(where)
+    rows = [root.photo(photo) | {"labels": ["sea"], "label": "sea"} for photo in "abcd"]
+    rules: dict[str, Any] = {"split": SplitRules().model_dump(mode="json"), "dedup": DedupRules().model_dump()}
+    table = manifest.conform("publish", pa.Table.from_pylist(rows, schema=SCHEMAS["publish"]))
+    none = {"across_splits": {"near_duplicates": 0}, "wider_pairs": 0}
+    proof = reproving.reproved(table, rules, none)
+    assert proof is not None
+    write_bytes(where.root / "proof.json", reproving.page_of(proof))
+    write_bytes(where.root / "page.html", b"")
+    pages = {name: manifest.file_ref(where, where.root / file) for name, file in PAGES.items()}
+    joined = manifest.write_rows(where, "publish", rows)
+    publish.publish_snapshot(where, "proven", rules, joined, pages)
+    remove(where, source="flickr", photo_id="a")
+    purge.purge_removed(where)
+    folder = where.snapshot("proven", 1)
+    found, card = (json.loads((folder / name).read_bytes()) for name in ("leakage.json", "snapshot.json"))
+    assert found["shares"]["splits"]["train"] | {"best": 0} == {
+        "photos": 1, "target": 0.75, "achieved": 0.333333, "best": 0,
+    }  # fmt: skip
+    assert [each["photos"] for each in found["labels"]] == [3]
+    assert card["leakage"] == reproving.told(found)
+    assert "| train | 1 | 75.00% | 33.33% |" in (folder / "README.md").read_text()
+    assert snapshots.verify(where, "proven", 1) == []
+    searched = reproving.reproved(table, rules, none | {"wider_pairs": 1})
+    assert searched is None, "these rows have no pictures to search"

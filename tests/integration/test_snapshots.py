@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from storage import catalog, manifest, removals, snapshots, views
+from storage import catalog, manifest, overrides, removals, snapshots, splits, views
 from storage.errors import BlobCorrupt, SchemaMismatch
 from storage.layout import Layout, write_bytes
 from storage.records import SCHEMA_VERSION, SCHEMAS, SPLITS, SnapshotRef
 from tasks import purge, rollback
+from tasks.dedup import DedupRules
 from tasks.publish import publish_snapshot, published
+from tasks.split import SplitRules
 
 OLD = Path(__file__).parents[1] / "data" / "schema_1.zip"  # a root that Darkroom 0.2 wrote: dataset "old"
 Row = dict[str, Any]
@@ -243,3 +246,56 @@ def test_splits_are_all_there(versions: Layout) -> None:
     (versions.snapshot("crops", 1) / f"{SPLITS[0]}.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         snapshots.diff_versions(versions, "crops", 1, 2)
+
+
+def test_what_was_rejected_by_hand_since_is_not_published_again(versions: Layout) -> None:
+    """It comes back as a rejected row, without group or split; a rejection that was taken back does not count."""
+    moment = {"source": "flickr", "note": None, "decided_by": "me", "label": None}
+    decisions = [("a", "reject", 1), ("b", "reject", 1), ("b", "clear", 2), ("c", "keep", 1), ("e", "reject", 1)]
+    rows = [
+        moment | {"photo_id": photo_id, "decision": decision, "decided_at": datetime(2026, 11, day, tzinfo=UTC)}
+        for photo_id, decision, day in decisions
+    ]
+    overrides.record(versions, "crops", pa.Table.from_pylist(rows[:2] + rows[3:], schema=SCHEMAS["overrides"]))
+    overrides.record(versions, "crops", pa.Table.from_pylist(rows[2:3], schema=SCHEMAS["overrides"]))
+    restored = manifest.read(versions, rollback.restored(versions, "crops", 1))
+    before = {row["photo_id"]: row for row in published(versions, "crops", 1).to_pylist()}
+    after = {row["photo_id"]: row for row in restored.to_pylist()}
+    told = {name: after["a"][name] for name in ("verdict", "reason", "reason_stage", "filter_reason", "decision")}
+    assert told == {
+        "verdict": False, "reason": "rejected_by_hand", "reason_stage": "filter", "filter_reason": "rejected_by_hand",
+        "decision": "reject",
+    }  # fmt: skip
+    assert (after["a"]["split"], after["a"]["group_id"], after["a"]["title"]) == (None, None, "Title of a")
+    assert {key: row for key, row in after.items() if key != "a"} == {k: r for k, r in before.items() if k != "a"}
+    assert rollback.rejected_since(versions, "crops", 1) == 1
+
+
+def test_a_restored_version_proves_what_it_has(versions: Layout) -> None:
+    """The proof counts the photos that come back, and the account of labels comes with all of them only."""
+    folder = versions.snapshot("crops", 1)
+    rules: dict[str, object] = {"split": SplitRules().model_dump(mode="json"), "dedup": DedupRules().model_dump()}
+    card: dict[str, object] = catalog.card(versions, "crops", 1) | {"rules": rules}
+    write_bytes(folder / "snapshot.json", json.dumps(card).encode())
+    write_bytes(folder / "labels.json", b"{}")
+    none = {"across_splits": {"near_duplicates": 0}, "wider_pairs": 0}
+    write_bytes(folder / "leakage.json", json.dumps(none).encode())
+    joined = rollback.restored(versions, "crops", 1)
+    assert set(rollback.proofs(versions, "crops", 1, joined)) == {"leakage.json", "labels.json"}
+    moment = {"reason": "asked", "proof": "a letter", "removed_at": datetime.now(UTC)}
+    removals.add(versions, [moment | {"source": "flickr", "photo_id": "a"}])
+    found = rollback.proofs(versions, "crops", 1, rollback.restored(versions, "crops", 1))
+    assert set(found) == {"leakage.json"}
+    proof = json.loads((versions.root / found["leakage.json"].path).read_bytes())
+    assert (proof["is_clean"], proof["shares"]["photos"]) == (True, 4)
+    assert {split: part["photos"] for split, part in proof["shares"]["splits"].items()} == {
+        "train": 2, "val": 1, "test": 1,
+    }  # fmt: skip
+
+
+def test_a_version_that_does_not_say_how_it_was_split_gives_no_splits(old: Layout) -> None:
+    """Whoever asks for what was given gets nothing, and a later version that says so is read as ever."""
+    assert splits.given(old, "old", splits.rules_digest({"salt": "x"})).num_rows == 0
+    assert not splits.grant(old, "old")
+    publishing(old, published(old, "old", 1).to_pylist(), {"split": {"salt": "x"}}, name="old")
+    assert splits.given(old, "old", splits.rules_digest({"salt": "x"})).num_rows == 4
