@@ -12,6 +12,7 @@ from storage import catalog, manifest, overrides, splits
 from storage.layout import layout
 from storage.records import FileRef, ManifestRef
 from storage.shards import shards
+from tasks import caching
 from tasks.dataset import Dataset
 from tasks.dedup import dedup
 from tasks.errors import EmptyResult
@@ -25,11 +26,13 @@ from tasks.publish import split_before
 from tasks.rotate import rotate
 from tasks.split import split
 
+GIVEN_TO = ("dedup", "labels", "split")  # what comes out of these hangs on what was published before
+_CODE = {name: caching.code_as_imported(caching.CODE[name]) for name in GIVEN_TO}
 SHARD_PHOTOS = 500  # at most, of one measure or rotate task: 2 to 30 s of work
 
 
 class Curated(NamedTuple):
-    """What a snapshot is made of. ``split_from``: what the split was made from, as snapshot.json notes it."""
+    """What a snapshot is made of. ``split_from``: what the splits were made from, as snapshot.json notes it."""
 
     joined: ManifestRef
     leakage: FileRef
@@ -56,11 +59,11 @@ def curate(dataset: Dataset) -> Curated:
     check_kept(dataset, measured, filtered)
     rotated = gather("rotate", rotating)
     rotated = [turned_again(dataset, before, after) for before, after in zip(measured, rotated, strict=True)]
-    deduped = one("dedup", dedup.submit(measured, filtered, owners, decided, dataset.dedup))
+    split_from = made_from(measured, filtered=filtered, owners=owners, decided=decided, tagged=tagged)
+    given = given_before(dataset, split_from)
+    deduped = one("dedup", dedup.submit(measured, filtered, owners, decided, given, dataset.dedup))
     labels = one("labels", label_photos.submit(tagged, deduped, decided, dataset.labels))
     account = account_labels.submit(tagged, deduped, decided, labels, dataset.labels)
-    split_from: dict[str, object] = {"deduped": deduped.sha256, "owners": owners.sha256, "labels": labels.sha256}
-    given = given_before(dataset, split_from)
     divided = one("split", split.submit(deduped, owners, labels, given, dataset.split))
     auditing = audit_splits.submit(measured, deduped, owners, labels, divided, dataset.dedup, dataset.split)
     joining = join_photos.submit(
@@ -86,16 +89,25 @@ def held_shards(dataset: Dataset, facts: ManifestRef) -> list[tuple[str, Manifes
     return held
 
 
+def made_from(measured: list[ManifestRef], **refs: ManifestRef) -> dict[str, object]:
+    """What duplicates, labels and splits are made from, beside rules and what was published: digests of rows, and of
+    the code.
+    """
+    rows = {name: ref.sha256 for name, ref in refs.items()}
+    return {"measured": [ref.sha256 for ref in measured], **rows, "code": _CODE}
+
+
 def given_before(dataset: Dataset, split_from: dict[str, object]) -> ManifestRef:
     """The splits in which photos were published before, under the rules of ``dataset``.
 
-    If the newest version was split from the same rows, then what it was given: the same split comes out, from the
-    cache.
+    If the newest version was made from the same (``made_from``) by the same rules, then what it was given: the same
+    duplicates and splits come out, from the cache.
     """
     where, rules = layout(), dataset.split.model_dump(mode="json")
-    before = split_before(where, dataset.name)
+    before = split_before(where, dataset.name, GIVEN_TO)
     given = ManifestRef.model_validate(before.pop("given")) if before else None
-    if before == split_from | {"rules": rules} and given is not None and manifest.intact(where, given):
+    now = split_from | {"rules": {name: dataset.rules.get(name) for name in GIVEN_TO}}
+    if before == now and given is not None and manifest.intact(where, given):
         return given
     return manifest.write(where, "given", splits.given(where, dataset.name, splits.rules_digest(rules)))
 

@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
 MaxSide = Annotated[int | None, Field(ge=16, description="Reduce larger photos to it; none: as they are.")]
 Quality = Annotated[int, Field(ge=1, le=100, description="Of JPEGs that must be turned or reduced.")]
-Target = Annotated[str | None, Field(description="A folder that is empty, or not there yet; none: below exports/.")]
+Target = Annotated[str | None, Field(description="A folder: empty, new, or an earlier export only; none: exports/.")]
 
 
 @flow(name="export-dataset", flow_run_name="export {snapshot} as {format}", task_runner=RUNNER)

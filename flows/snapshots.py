@@ -26,7 +26,7 @@ from storage.snapshots import DiffSummary
 from tasks.publish import READABLE, newest_rows, publish_snapshot
 from tasks.purge import datasets_of
 from tasks.report import report_dataset
-from tasks.rollback import proofs, restored, unchanged
+from tasks.rollback import proofs, rejected_since, restored, unchanged
 
 DAY_S = 86400.0
 LOG = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ def difference(summary: DiffSummary) -> list[dict[str, Any]]:
 
 @flow(name="roll-back", flow_run_name="{dataset} back to {version}", task_runner=RUNNER)
 def roll_back(dataset: str, version: int, announce: bool = True) -> SnapshotRef:
-    """Publish version ``version`` of ``dataset`` anew, as its next one; photos that were removed since stay away.
+    """Publish version ``version`` of ``dataset`` anew, as its next one; photos that were removed since stay away,
+    and photos that were rejected by hand since are rejected.
 
     Nothing is deleted: the versions in between stay. The next refresh publishes what its own rules say of all that was
     found, so change these first if the version was bad because of them. Returns the newest version if nothing differs.
@@ -68,6 +69,8 @@ def roll_back(dataset: str, version: int, announce: bool = True) -> SnapshotRef:
         if (same := unchanged(where, dataset, version, joined)) is not None:
             say(LOG, f"version {same.version} of {dataset} is what version {version} was: nothing to publish")
             return same
+        if by_hand := rejected_since(where, dataset, version):
+            say(LOG, f"version {version} of {dataset} kept {by_hand:,} photos that were rejected by hand since")
         snapshot = publish_anew(where, dataset, version, joined)
         if announce:
             emit_event(
@@ -82,7 +85,7 @@ def roll_back(dataset: str, version: int, announce: bool = True) -> SnapshotRef:
 def publish_anew(where: Layout, name: str, version: int, joined: ManifestRef) -> SnapshotRef:
     """The next version of ``name``, with the rows ``joined`` of ``version`` and all pages made anew."""
     card: dict[str, Any] = catalog.card(where, name, version)
-    kept = proofs(where, name, version)
+    kept = proofs(where, name, version, joined)
     reporting = report_dataset.submit(
         joined, name, card["rules"].get("filter"), newest_rows(where, name), kept.get("leakage.json"),
         kept.get("labels.json"),

@@ -17,17 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage import manifest, removals
+from storage import group_names, manifest, removals
 from storage.layout import Layout, replacing
 from storage.removals import COLUMNS, Blocked
 
 LOG = logging.getLogger(__name__)
 REMOVED, REMOVAL = "removed", "removal"  # reason and stage of a published row of which nothing but its key is left
-READ = (*COLUMNS, "blob", "download_reason", "reason_stage")
+READ = (*COLUMNS, "blob", "download_reason", "reason_stage", "group_id")
 WITH_ROWS = (
     "stages/*/*.parquet", "runs/*/predictions.parquet", "packs/*/*.parquet", "datasets/*/snapshots/[0-9]*/*.parquet",
-    "datasets/*/ledger/*/*.parquet", "exports/*/photos.parquet",
+    "datasets/*/ledger/*/*.parquet", "exports/**/photos.parquet",
 )  # fmt: skip
+OWNED = ("source", "owner_id")
 IMPLIED = "its owner or its bytes were removed"
 _DOOMED = ".removed"  # an export on its way out: nobody reads or writes it under this name
 DRAFT_S = 24 * 3600.0  # a draft that is older belongs to nobody
@@ -35,13 +36,31 @@ DRAFT_S = 24 * 3600.0  # a draft that is older belongs to nobody
 
 @dataclass(frozen=True)
 class Remains:
-    """Rows of removed photos by the file that has them (columns: those of READ that the file has)."""
+    """Rows of removed photos by the file that has them (columns: those of READ that the file has).
+
+    ``naming``: files in which the photos of others are of a group that is named by a removed owner.
+    """
 
     rows: dict[Path, pa.Table] = field(default_factory=dict)
+    naming: frozenset[Path] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.naming)
 
     def below(self, folder: Path) -> list[Path]:
-        """The files in ``folder``, however deep."""
+        """The files with rows of removed photos in ``folder``, however deep."""
         return [path for path in self.rows if path.is_relative_to(folder)]
+
+    def naming_below(self, folder: Path) -> list[Path]:
+        """The files in ``folder`` that only name a removed owner."""
+        return sorted(path for path in self.naming - set(self.rows) if path.is_relative_to(folder))
+
+    @property
+    def names(self) -> set[str]:
+        """The names of groups that the owners of the photos give."""
+        owned = [rows for rows in self.rows.values() if {"source", "owner_id"} <= set(rows.column_names)]
+        pairs = [pair for rows in owned for pair in zip(*(rows[n].to_pylist() for n in OWNED), strict=True)]
+        return {f"{group_names.OWNER}{source}/{owner}" for source, owner in pairs if owner}
 
     @property
     def photos(self) -> set[tuple[str, str]]:
@@ -74,6 +93,7 @@ def remains(layout: Layout) -> Remains:
 
 def _scan(layout: Layout, blocked: Blocked) -> Remains:
     found: dict[Path, pa.Table] = {}
+    naming, doomed = set[Path](), pa.array(sorted(group_names.doomed(layout)), pa.string())
     for path, rows in _files(layout):
         is_mine = blocked.mask(rows)
         if "download_reason" in rows.column_names:  # its bytes were refused, and are not held to tell by
@@ -81,12 +101,14 @@ def _scan(layout: Layout, blocked: Blocked) -> Remains:
         mine = rows.filter(is_mine)
         if mine.num_rows:
             found[path] = mine
-    return Remains(found)
+        if "group_id" in rows.column_names and pc.any(pc.is_in(rows["group_id"], doomed)).as_py():
+            naming.add(path)
+    return Remains(found, frozenset(naming))
 
 
-def _files(layout: Layout) -> Iterator[tuple[Path, pa.Table]]:
+def _files(layout: Layout, patterns: tuple[str, ...] = WITH_ROWS) -> Iterator[tuple[Path, pa.Table]]:
     """Every file with rows of photos and these rows, less those of which nothing but the key is left."""
-    for path in sorted(path for pattern in WITH_ROWS for path in layout.root.glob(pattern)):
+    for path in sorted(path for pattern in patterns for path in layout.root.glob(pattern)):
         if path.parent.name.startswith("."):  # a draft
             continue
         try:
@@ -129,9 +151,15 @@ def _blob_files(layout: Layout, digest: str) -> list[Path]:
 
 
 def delete_outputs(layout: Layout, left: Remains) -> int:
-    """Delete outputs of stages with a row of a removed photo, all pages and accounts; how many."""
+    """Delete outputs of stages with a row of a removed photo or a group named by its owner, all pages and accounts;
+    how many."""
     stages = layout.root / "stages"
-    files = [*left.below(stages), *stages.glob("report/*.html"), *stages.glob("*/*.json")]
+    names = pa.array(sorted(left.names | group_names.doomed(layout)), pa.string())
+    naming = {
+        path for path, rows in _files(layout, ("stages/*/*.parquet",))
+        if "group_id" in rows.column_names and pc.any(pc.is_in(rows["group_id"], names)).as_py()
+    }  # fmt: skip
+    files = {*left.below(stages), *naming, *stages.glob("report/*.html"), *stages.glob("*/*.json")}
     for path in files:
         path.unlink(missing_ok=True)
     return len(files)
@@ -147,12 +175,13 @@ def delete_packs(layout: Layout, left: Remains) -> int:
 
 
 def delete_exports(layout: Layout, left: Remains) -> int:
-    """Delete the exports, finished or not, that hold a removed photo; how many. What was exported to another place is
-    not known here."""
+    """Delete the exports, finished or not, that hold a removed photo, however deep below the folder of exports they
+    lie; how many. What was exported to another place is not known here."""
     folders = sorted({path.parent for path in left.below(layout.exports)}, key=lambda path: path.suffix != _DOOMED)
     for folder in folders:
         with suppress(FileNotFoundError):  # whoever was writing it has noticed, and deleted it
             is_doomed = folder.suffix == _DOOMED
+            is_doomed |= folder == layout.exports  # where the next purge would not look under another name
             doomed = folder if is_doomed else folder.rename(folder.with_name(folder.name + _DOOMED))
             for path in [path for path in doomed.iterdir() if path.name != "photos.parquet"]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -171,7 +200,10 @@ def rewrite(layout: Layout, paths: list[Path], stage: str) -> None:
 
 
 def rewrite_ledgers(layout: Layout, left: Remains) -> set[str]:
-    """Leave removed photos out of all ledgers; the names of the datasets that had them."""
+    """Leave removed photos, and the names that removed owners gave to groups, out of all ledgers; the names of the
+    datasets that had such photos. The versions must have been scrubbed."""
+    for folder in sorted((layout.root / "datasets").glob("*/ledger/splits")):
+        group_names.follow(layout, folder.parents[1].name)
     paths = [path for path in left.below(layout.root / "datasets") if path.parents[1].name == "ledger"]
     for path in paths:
         rewrite(layout, [path], path.parent.name)

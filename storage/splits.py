@@ -52,14 +52,17 @@ def grant(layout: Layout, dataset: str) -> bool:
 
 
 def _published(layout: Layout, dataset: str, told: pa.Table) -> pa.Table:
-    """What the versions say from the last one on that the ledger has rows of. Schema "splits"."""
+    """What the versions say from the last one on that the ledger has rows of. Schema "splits".
+
+    A version that does not say by which rules it was split gave nothing under any."""
     last = pc.max(told["version"]).as_py() or 0
     tables = [SCHEMAS["splits"].empty_table()]
     for version in (version for version in catalog.versions(layout, dataset) if version >= last):
         card = catalog.card(layout, dataset, version)
         rules = card["rules"]
         assert isinstance(rules, dict)
-        tables.append(_rows(layout, dataset, version, rules_digest(rules["split"])))
+        if (split := rules.get("split")) is not None:  # old versions may not say by which rules they were split
+            tables.append(_rows(layout, dataset, version, rules_digest(split)))
     return pa.concat_tables(tables)
 
 

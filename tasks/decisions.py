@@ -6,7 +6,7 @@ from typing import Annotated
 
 import duckdb
 import pyarrow as pa
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
 from storage import catalog, overrides, removals
 from storage.layout import Layout
@@ -31,9 +31,16 @@ class Decision(Record):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     source: Annotated[SourceName | None, Field(description="Its site; empty: the only one of the dataset.")] = None
-    photo_id: Annotated[str, Field(min_length=1, description="The photo, as the published tables have it.")]
+    photo_id: Annotated[  # blanks are part of it: a file may be called " lead.jpg"
+        str, Field(min_length=1, description="The photo, as the published tables have it."),
+        StringConstraints(strip_whitespace=False),
+    ]  # fmt: skip
     decision: Annotated[
-        DecisionName, Field(description="keep and reject overrule the rules; clear takes back what was decided before.")
+        DecisionName,
+        Field(
+            description="keep and reject overrule the rules, but for bridges_splits, for the splits would leak; clear "
+            "takes back what was decided before."
+        ),
     ]
     label: Annotated[
         str | None, Field(description="Of relabel: the label, or several with ';' between, the dominant one first.")
@@ -57,7 +64,10 @@ def from_table(path: str, settings: Settings) -> list[Decision]:
     Raises ConfigError if there is no such table, if it lacks a column, or for rows that are no decisions.
     """
     file = located(Query(path=path), settings)
-    if missing := set(NEEDED) - set(names := tabular.names(file)):
+    names = tabular.names(file)
+    if any(letter in name for name in names for letter in "\0\ufffd"):
+        raise ConfigError(f"{path!r} is not written in UTF-8, so its columns cannot be read: save it as CSV in UTF-8")
+    if missing := set(NEEDED) - set(names):
         raise ConfigError(
             f"a table of decisions has the columns {', '.join(NEEDED)} and, if need be, {', '.join(OPTIONAL)}; "
             f"{path!r} lacks {', '.join(sorted(missing))}: it has {names}"
@@ -65,7 +75,7 @@ def from_table(path: str, settings: Settings) -> list[Decision]:
     found, faults = [], []
     for number, record in enumerate(tabular.records(file), start=1):
         try:
-            found.append(Decision.model_validate({name: cells.text(record.get(name)) for name in NEEDED + OPTIONAL}))
+            found.append(Decision.model_validate(_cells(record)))
         except ValidationError as error:
             faults += [
                 f"row {number}: {'.'.join(map(str, each['loc']))} cannot be {each['input']!r}"
@@ -76,6 +86,14 @@ def from_table(path: str, settings: Settings) -> list[Decision]:
         words = ", ".join(overrides.DECISIONS)
         raise ConfigError(f"{path!r} has no decisions in {'; '.join(faults[:_SHOWN])}{more}: a decision is {words}")
     return found
+
+
+def _cells(record: tabular.Record) -> dict[str, str | None]:
+    """The fields of a decision in one row; a photo_id keeps the blanks around it."""
+    fields = {name: cells.text(record.get(name)) for name in NEEDED + OPTIONAL}
+    written = record.get("photo_id")
+    is_only_stripped = isinstance(written, str) and written.strip() == fields["photo_id"]
+    return fields | ({"photo_id": written} if is_only_stripped else {})
 
 
 def rows(

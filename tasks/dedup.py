@@ -1,8 +1,9 @@
 """Group pictures that are the same, whatever was done to them since, and keep one of each group.
 
 Equal bytes are duplicates; so are photos whose thumbnails can be laid over each other (``tasks.duplicates``). A flat
-picture is a duplicate of equal bytes only. Of each group one photo is kept: one that a person wants kept, then the one
-with most pixels, then a camera's own file before a developed or edited one, then the earliest by key.
+picture is a duplicate of equal bytes only. Of each group one photo is kept: one that a person wants kept, then one that
+was published before, then the one with most pixels, then a camera's own file before a developed or edited one, then the
+earliest by key. If its owner has too many, the next of the group whose owner has room stands in for it.
 
 Source: ``tests/bench/duplicates.py``, which measures what is found again and what is confused.
 """
@@ -30,6 +31,7 @@ __all__ = ["DedupRules", "Photos", "dedup", "dedup_rows", "equal_pictures", "pho
 
 LOG = logging.getLogger(__name__)
 _BATCH_ROWS = 50_000
+Mask = npt.NDArray[np.bool_]
 TIERS = ["camera_original", "developed", "unknown", "edited"]
 
 
@@ -53,15 +55,52 @@ def groups(photos: Photos, max_distance_bits: int) -> Indices:
     return forest.roots(np.arange(len(photos)))
 
 
-def representatives(table: pa.Table, roots: Indices) -> Indices:
-    """For each photo the one that stands for its group. ``table``: decision, long_px, short_px, edit_tier, by key."""
-    is_kept = pc.fill_null(pc.equal(table["decision"], "keep"), False).to_numpy()
+def flags(table: pa.Table) -> tuple[Mask, Mask]:
+    """Of each photo whether a person wants it kept, and whether it was published before."""
+    is_kept = pc.fill_null(pc.equal(table["decision"], "keep"), False)
+    return is_kept.to_numpy(), table["was_published"].to_numpy()
+
+
+def preferred(table: pa.Table, roots: Indices) -> Indices:
+    """All photos, one group after the other, in the order in which they may stand for it. ``table`` is by key."""
+    is_kept, was_published = flags(table)
     pixels = pc.multiply(table["long_px"].cast(pa.int64()), table["short_px"].cast(pa.int64())).to_numpy()
     tiers = pc.fill_null(pc.index_in(table["edit_tier"], pa.array(TIERS)), len(TIERS)).to_numpy()
-    order = np.lexsort((np.arange(len(roots)), tiers, -pixels, ~is_kept, roots))
+    return np.lexsort((np.arange(len(roots)), tiers, -pixels, ~was_published, ~is_kept, roots))
+
+
+def representatives(order: Indices, roots: Indices, is_beyond: Mask) -> Indices:
+    """For each photo the one that stands for its group: the first in ``order`` that is not beyond its owner's limit,
+    or the first of all if every one is.
+    """
     best = np.empty(len(roots), np.intp)
-    best[roots[order[::-1]]] = order[::-1]  # what is written last, the first of its group, stays
-    return np.asarray(best[roots])
+    for chosen in (order, order[~is_beyond[order]]):
+        best[roots[chosen[::-1]]] = chosen[::-1]  # what is written last, the first of its group, stays
+    return best[roots]
+
+
+def elect(table: pa.Table, roots: Indices, max_per_owner: int | None) -> tuple[Indices, Mask]:
+    """For each photo the one that stands for its group, and which photos are beyond the limit of their owner.
+
+    Each group offers its first photo, each owner keeps the first of those offered, and a group that was turned down
+    offers its next, until none is: deferred acceptance, whose outcome no order of the offers changes.
+    """
+    order, places = preferred(table, roots), np.arange(len(roots))
+    is_kept, _ = flags(table)
+    is_beyond = np.zeros(len(roots), np.bool_)
+    best = representatives(order, roots, is_beyond)
+    if max_per_owner is None:
+        return best, is_beyond
+    queue, owners = queued(table)
+    while True:
+        offered = queue[(((best == places) | is_kept) & ~is_beyond)[queue]]
+        owner = owners[offered]
+        rank = np.arange(len(offered)) - np.searchsorted(owner, owner)
+        refused = offered[(rank >= max_per_owner) & ~is_kept[offered]]
+        if not refused.size:
+            return best, is_beyond
+        is_beyond[refused] = True
+        best = representatives(order, roots, is_beyond)
 
 
 def distances(hashes: npt.NDArray[np.uint64], members: Indices, best: Indices) -> npt.NDArray[np.int16]:
@@ -74,41 +113,42 @@ def distances(hashes: npt.NDArray[np.uint64], members: Indices, best: Indices) -
     return np.asarray(bits.min(axis=1, initial=256))
 
 
-_LIMIT = """
-    SELECT place FROM (
-        SELECT place, is_kept, row_number() OVER (
-            PARTITION BY source, owner_id ORDER BY is_kept DESC, sha256(source || '/' || photo_id), photo_id
-        ) AS rank FROM offered WHERE owner_id <> '')
-    WHERE rank > $most AND NOT is_kept
-    ORDER BY place
+_QUEUE = """
+    SELECT place, dense_rank() OVER (ORDER BY source, owner_id) AS owner
+    FROM owned WHERE owner_id <> ''
+    ORDER BY owner, is_kept DESC, was_published DESC, sha256(source || '/' || photo_id), photo_id
 """
 
 
-def over_limit(table: pa.Table, offered: npt.NDArray[np.bool_], max_per_owner: int) -> Indices:
-    """Places of the ``offered`` photos beyond the first ``max_per_owner`` of their owner, ordered by a hash of the key.
+def queued(table: pa.Table) -> tuple[Indices, Indices]:
+    """The photos with an owner, one owner after the other, in the order in which an owner keeps them; and of each photo
+    the number of its owner, which rises along it (0 without one).
 
-    Those that a person wants kept come first and are never beyond.
+    Those that a person wants kept come first, then those that were published, then any by a hash of the key.
     """
-    columns = table.select(["source", "photo_id", "owner_id"])
+    is_kept, _ = flags(table)
+    columns = table.select(["source", "photo_id", "owner_id", "was_published"])
     columns = columns.append_column("place", pa.array(np.arange(table.num_rows)))
-    columns = columns.append_column("is_kept", pc.fill_null(pc.equal(table["decision"], "keep"), False))
     with duckdb.connect() as database:
-        database.register("offered", columns.filter(pa.array(offered)))
-        found = database.sql(_LIMIT, params={"most": max_per_owner}).to_arrow_table()
-    return np.asarray(found["place"].to_numpy())
+        database.register("owned", columns.append_column("is_kept", pa.array(is_kept)))
+        found = database.sql(_QUEUE).to_arrow_table()
+    queue = found["place"].to_numpy()
+    owners = np.zeros(table.num_rows, np.int64)
+    owners[queue] = found["owner"].to_numpy()
+    return queue, owners
 
 
 def dedup_rows(table: pa.Table, photos: Photos, rules: DedupRules) -> pa.Table:
-    """The dedup columns of each photo of ``table``, which has the columns of ``taking_part``, in the same order."""
+    """The dedup columns of each photo of ``table``, in the same order. It has the columns of ``taking_part``, and
+    was_published.
+    """
     size = table.num_rows
-    best = representatives(table, groups(photos, rules.max_distance_bits))
+    best, is_beyond = elect(table, groups(photos, rules.max_distance_bits), rules.max_per_owner)
     is_member = best != np.arange(size)
     is_grouped = is_member.copy()
     is_grouped[best[is_member]] = True
-    is_kept = pc.fill_null(pc.equal(table["decision"], "keep"), False).to_numpy()
-    reasons = np.where(is_member & ~is_kept, 1, 0)
-    if rules.max_per_owner is not None:
-        reasons[over_limit(table, reasons == 0, rules.max_per_owner)] = 2
+    reasons = np.where(is_member & ~flags(table)[0], 1, 0)
+    reasons[is_beyond & ~is_member] = 2
     hashes = bytes_of(table["phash_orientations"])[0].view(np.uint64).reshape(-1, 8, 4)
     bits = np.zeros(size, np.int16)
     members = np.flatnonzero(is_member)
@@ -152,15 +192,25 @@ def taking_part(database: duckdb.DuckDBPyConnection) -> tuple[pa.Table, npt.NDAr
     return table, thumbnails
 
 
+_PUBLISHED = """
+    SELECT given.photo_id IS NOT NULL AS was_published FROM chosen LEFT JOIN given USING (source, photo_id)
+    ORDER BY place
+"""
+
+
 @task(**caching.stage("dedup"))
 def dedup(
-    measured: list[ManifestRef], filtered: ManifestRef, owners: ManifestRef, decided: ManifestRef, rules: DedupRules
-) -> ManifestRef:
-    """Duplicate groups and reasons for every photo that measure and filter keep."""
+    measured: list[ManifestRef], filtered: ManifestRef, owners: ManifestRef, decided: ManifestRef, given: ManifestRef,
+    rules: DedupRules,
+) -> ManifestRef:  # fmt: skip
+    """Duplicate groups and reasons for every photo that measure and filter keep. ``given``: published before."""
     where = layout()
-    with streaming.database(where, measured=measured, judged=filtered, owners=owners, decided=decided) as database:
+    with streaming.database(
+        where, measured=measured, judged=filtered, owners=owners, decided=decided, given=given
+    ) as database:
         table, thumbnails = taking_part(database)
-    rows = dedup_rows(table, photos_of(table, thumbnails), rules)
+        was_published = database.sql(_PUBLISHED).to_arrow_table()["was_published"]
+    rows = dedup_rows(table.append_column("was_published", was_published), photos_of(table, thumbnails), rules)
     counts = Counter(reason or "kept" for reason in rows["dedup_reason"].to_pylist())
     LOG.info("dedup: %s", " ".join(f"{reason}={count}" for reason, count in sorted(counts.items())))
     return manifest.write(where, "dedup", rows)

@@ -1,18 +1,16 @@
 """Export a snapshot to formats that others read: a tree of classes, Hugging Face Parquet, WebDataset; all upright.
 
-An export is made in a folder beside its place, ``<place>.part``, and renamed when it is whole. Its first file is
-``photos.parquet``, the keys by which a takedown finds it, whole or half; its last is ``export.json``. The same snapshot
-under the same rules gives the same bytes.
+An export is made in a folder beside its place, ``<place>.darkroom-draft``, and renamed when it is whole. Its first file
+is ``photos.parquet``, the keys by which a takedown finds it, whole or half; its last is ``export.json``. The same
+snapshot under the same rules gives the same bytes.
 """
 
 import hashlib
 import json
 import logging
-import os
-import shutil
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -25,14 +23,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage import catalog, manifest, migration, removals
-from storage.layout import Layout, filling, layout
+from storage.layout import Layout, layout
 from storage.records import SPLITS, Record
 from tasks.companions import card
 from tasks.companions.licences import licences_csv
 from tasks.errors import ConfigError, EmptyResult, StorageError
 from tasks.exports import export_huggingface, export_imagefolder, export_webdataset
+from tasks.exports.export_folder import MARKER, PHOTOS, check_replaceable, drafting, marker
 from tasks.exports.export_names import class_folders
-from tasks.exports.export_photos import USED, ExportRules, Format, in_order, sample
+from tasks.exports.export_photos import USED, ExportRules, Format, Sample, in_order, sample
 from tasks.publish import READABLE
 
 LOG = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ KEYS = ["source", "photo_id", "owner_id", "sha256", "blob"]
 FORMATS: dict[Format, ModuleType] = {
     "imagefolder": export_imagefolder, "huggingface": export_huggingface, "webdataset": export_webdataset,
 }  # fmt: skip
-MARKER, PHOTOS = "export.json", "photos.parquet"
+WRITER = 2  # raised when the same photos under the same rules come to be other bytes
 LINE_EVERY_S = 10.0
 BATCH = 1000  # rows in memory as Python values
 
@@ -66,23 +65,15 @@ def destination(where: Layout, dataset: str, version: int, rules: ExportRules, t
         return where.exports / f"{dataset}-{version:05d}-{rules.format}"
     folder = where.root.parent / Path(target).expanduser()
     if folder.is_dir() and any(folder.iterdir()):
-        made = _marker(folder)
+        made = marker(folder)
         if (made.get("dataset"), made.get("format")) != (dataset, rules.format):
             raise ConfigError(
                 f"the target {str(folder)!r} is not empty, and no earlier export of {dataset!r} as {rules.format}: "
                 "name a folder that is empty, or not there yet"
             )
-    elif folder.exists() and not folder.is_dir():
-        raise ConfigError(f"the target {str(folder)!r} is a file: name a folder")
+    elif not folder.is_dir():
+        check_replaceable(folder)
     return folder
-
-
-def _marker(folder: Path) -> dict[str, Any]:
-    """What export.json says; nothing if there is none."""
-    try:
-        return dict(json.loads((folder / MARKER).read_text(encoding="utf-8")))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
 
 
 def check_allowed(where: Layout, folder: Path) -> None:
@@ -94,7 +85,7 @@ def write_export(where: Layout, dataset: str, version: int, rules: ExportRules, 
     """Export a published version to ``folder``, unless it lies there already.
 
     Raises RemovedPhoto if the version holds a photo that was removed, BlobCorrupt if the file of a photo is lost or
-    damaged, EmptyResult if it has no photos, and DiskFull.
+    damaged, EmptyResult if it has no photos, ConfigError if ``folder`` holds files of others, and DiskFull.
     """
     parts = [where.snapshot(dataset, version) / f"{part}.parquet" for part in (*SPLITS, "rejected")]
     table = pa.concat_tables([migration.read(part, READABLE) for part in parts])
@@ -105,13 +96,15 @@ def write_export(where: Layout, dataset: str, version: int, rules: ExportRules, 
     removals.refuse(where, photos, what)
     facts = catalog.card(where, dataset, version)
     told = described(photos, facts, rules)
-    if {name: value for name, value in _marker(folder).items() if name != "files"} == told:
+    if {name: value for name, value in marker(folder).items() if name != "files"} == told:
         return reference(folder, told, is_new=False)
     try:
         with drafting(folder) as draft:
             pq.write_table(photos.select(KEYS).replace_schema_metadata(None), draft / PHOTOS)
-            files = [entry for split in SPLITS for entry in _write_split(where, draft, photos, split, rules, told)]
-            for name, data in companions(table, facts, rules).items():
+            changes: dict[tuple[str, str], str] = {}
+            make = partial(_noted, where, rules, changes)
+            files = [entry for split in SPLITS for entry in _write_split(draft, photos, split, rules, told, make)]
+            for name, data in companions(table, facts, rules, changes).items():
                 (draft / name).write_bytes(data)
             removals.refuse(where, photos, what)
             (draft / MARKER).write_text(
@@ -133,17 +126,21 @@ def described(photos: pa.Table, facts: dict[str, Any], rules: ExportRules) -> di
         "photos": {split: pc.sum(pc.equal(photos["split"], split)).as_py() for split in SPLITS},
         "labels": sorted({label for label in photos["label"].to_pylist() if label}),
         "keys": keys.hexdigest(), "joined": facts["joined"], "code_version": facts["code_version"],
+        "writer": WRITER,
     }  # fmt: skip
 
 
-def companions(table: pa.Table, facts: dict[str, Any], rules: ExportRules) -> dict[str, bytes]:
-    """The files beside the photos: the dataset card, whom to thank, and the licences."""
+def companions(
+    table: pa.Table, facts: dict[str, Any], rules: ExportRules, changes: dict[tuple[str, str], str]
+) -> dict[str, bytes]:
+    """The files beside the photos: the dataset card, whom to thank and for what, and the licences. ``changes``: what
+    was done to each photo, by source and id."""
     form = FORMATS[rules.format]
     data: dict[str, str] = {split: form.DATA.format(split=split) for split in SPLITS}
     files = card.Files(data, form.READING, is_export=True, has_locations=rules.locations)
     texts = {
         "README.md": card.dataset_card(table, facts, files),
-        "ATTRIBUTION.csv": card.attribution(table),
+        "ATTRIBUTION.csv": card.attribution(table, lambda row: changes[row["source"], row["photo_id"]]),
         "LICENCES.csv": licences_csv(table),
     }
     return {name: text.encode() for name, text in texts.items()}
@@ -156,32 +153,20 @@ def reference(folder: Path, told: dict[str, Any], is_new: bool) -> ExportRef:
     return ExportRef(**named, uri=str(folder), size_bytes=size_bytes, is_new=is_new)
 
 
-@contextmanager
-def drafting(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` that takes its place when the block ends well, and vanishes when it does not.
-
-    Raises DiskFull when no space is left.
-    """
-    draft = folder.with_name(f"{folder.name}.part")
-    try:
-        with filling(folder):
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
-            draft.mkdir(parents=True)
-            yield draft
-            (folder / MARKER).unlink(missing_ok=True)  # first: what is half deleted is no export
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def _noted(where: Layout, rules: ExportRules, changes: dict[tuple[str, str], str], row: dict[str, Any]) -> Sample:
+    """The photo of ``row`` as it is exported; what was done to it goes into ``changes``."""
+    made = sample(where, row, rules)
+    changes[row["source"], row["photo_id"]] = sys.intern(made.facts["changes"])
+    return made
 
 
 def _write_split(
-    where: Layout, folder: Path, photos: pa.Table, split: str, rules: ExportRules, told: dict[str, Any]
-) -> list[dict[str, Any]]:
+    folder: Path, photos: pa.Table, split: str, rules: ExportRules, told: dict[str, Any],
+    make: Callable[[dict[str, Any]], Sample],
+) -> list[dict[str, Any]]:  # fmt: skip
     """Write the photos of one split; its entries of export.json."""
     if not (total := told["photos"][split]):
         return []
-    make = partial(sample, where, rules=rules)
     rows = _rows(photos.filter(pc.equal(photos["split"], split)).select(USED), f"export {split}", total)
     if rules.format == "imagefolder":
         return export_imagefolder.write_split(folder, split, rows, make, class_folders(told["labels"]))

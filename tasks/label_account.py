@@ -1,8 +1,8 @@
 """An account of labelling: which tags merged into which label, what was lost, and how many photos that is.
 
 It counts pairs of a photo and a tag. Each pair is either in one of its photo's labels or has one loss: ``empty`` (a tag
-without a word), ``split`` (a data set's own split), ``ignored`` or ``unmapped`` (by the map), ``rare`` (too few
-photos), ``relabelled`` (a person said otherwise).
+without a word), ``split`` (a data set's own split), ``machine_tag`` (data for programs, as ``geo:lat=48.858``),
+``ignored`` or ``unmapped`` (by the map), ``rare`` (too few photos), ``relabelled`` (a person said otherwise).
 """
 
 import hashlib

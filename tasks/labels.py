@@ -46,7 +46,7 @@ class LabelRules(BaseModel):
     min_photos: int = Field(
         1, ge=1, description="Labels of fewer photos, of those that dedup keeps, are dropped; 1 switches the rule off."
     )
-    require: bool = Field(False, description="Leave out photos without a label.")
+    require: bool = Field(False, description="Leave out photos without a label, but for those kept by hand.")
 
     @field_validator("language")
     @classmethod
@@ -99,8 +99,9 @@ _LABELLED = """
         from offered join found using (label)
         where by_hand or photos >= $least or $least = 1 group by source, photo_id)
     select source, photo_id, labels[1] as label, coalesce(labels, []) as labels,
-           case when $require and labels is null then 'no_label' end as labels_reason
-    from tagged left join chosen using (source, photo_id)
+           case when $require and labels is null and decision is distinct from 'keep' then 'no_label'
+                end as labels_reason
+    from tagged left join chosen using (source, photo_id) left join decided using (source, photo_id)
 """
 
 
@@ -111,7 +112,8 @@ def database(
     """What photos say of themselves: ``said`` (photo, tag), ``words`` (what became of each tag), ``offered`` (photo,
     label, before rare ones are dropped), ``found`` (photos of each label)."""
     with duckdb.connect() as db:
-        for name, table in {"tagged": tagged, "deduped": deduped, "relabelled": relabelled(decided)}.items():
+        tables = {"tagged": tagged, "deduped": deduped, "decided": decided, "relabelled": relabelled(decided)}
+        for name, table in tables.items():
             db.register(name, table)
         db.execute(f"create table said as {_SAID if rules.from_tags else _QUERIED}")
         tags = db.sql("select distinct raw from said order by 1").to_arrow_table()["raw"].to_pylist()

@@ -7,7 +7,7 @@ publishes nothing if nothing differs from the version before, and refuses a susp
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -75,11 +75,16 @@ def gate(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     return None
 
 
-def split_before(where: Layout, name: str) -> dict[str, Any] | None:
-    """What the newest version of ``name`` was split from, and by which rules; None if there is none that says so."""
+def split_before(where: Layout, name: str, stages: Sequence[str]) -> dict[str, Any] | None:
+    """What the splits of the newest version of ``name`` were made from, and the rules of ``stages``.
+
+    None if there is no version that says so.
+    """
     version = max(catalog.versions(where, name), default=None)
     facts: dict[str, Any] = {} if version is None else catalog.card(where, name, version)
-    return {**facts["split_from"], "rules": facts["rules"]["split"]} if "split_from" in facts else None
+    if "split_from" not in facts:
+        return None
+    return {**facts["split_from"], "rules": {stage: facts["rules"].get(stage) for stage in stages}}
 
 
 def newest_rows(where: Layout, name: str) -> ManifestRef | None:
@@ -124,6 +129,8 @@ def publish_snapshot(
         facts["leakage"] = check_leakage(where, name, pages["leakage.json"])
     if parent is not None:
         published_before = snapshots.published_version(where, name, parent)
+        if removed := catalog.card(where, name, parent).get("removed", 0):  # which the report does not show then
+            facts["removed_before"] = removed
         facts["changes"] = snapshots.compare(published_before, snapshots.TableVersion(table)).summary.model_dump()
     check_jump(where, facts, allow_jump)
     _claim(where, facts, table, joined, pages)

@@ -1,8 +1,8 @@
 """Purging: nothing of a removed photo stays but its key, in no file below the root.
 
 In published snapshots the photo becomes a rejected row of which only the key is left, and the pages about the snapshot
-are made anew; weights that learnt from it stay. Whatever was interrupted is finished by the next purge:
-``snapshot.json`` is replaced last, and says how many rows were scrubbed.
+are made anew, as is the report of the next version, which shows what went; weights that learnt from it stay. Whatever
+was interrupted is finished by the next purge: ``snapshot.json`` is replaced last, and says how many rows were scrubbed.
 """
 
 import json
@@ -13,16 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import catalog, manifest, purge, removals, snapshots
+from storage import catalog, group_names, manifest, purge, removals, snapshots
 from storage.layout import Layout, replacing, write_bytes
 from storage.purge import REMOVAL, REMOVED, Remains
 from storage.records import SCHEMAS, SPLITS, Record
 from tasks.companions import card
 from tasks.publish import count, count_labels
 from tasks.report import dataset_report
+from tasks.reproving import page_of, reproved, told
 
 LOG = logging.getLogger(__name__)
 PARTS = ("rejected", *SPLITS)  # in this order: a photo may stand in two files for a moment, but never in none
+UNKNOWN = -1  # the version before is not there, and no report is made of it
 SCRUBBED = {"verdict": False, "reason": REMOVED, "reason_stage": REMOVAL}
 
 
@@ -40,26 +42,37 @@ class Purged(Record):
 
 
 def is_needed(where: Layout) -> bool:
-    """Whether anything is left of removed photos."""
-    return bool(purge.remains(where).rows)
+    """Whether anything is left of removed photos, or a report may show one of the version before."""
+    return bool(purge.remains(where)) or (
+        bool(removals.blocked(where)) and any(_is_dated(where, *v) for v in _all(where))
+    )
+
+
+def _is_dated(where: Layout, name: str, version: int) -> bool:
+    facts = catalog.card(where, name, version)
+    return removed_before(where, facts).get("removed_before", 0) != facts.get("removed_before", 0)
+
+
+def _all(where: Layout) -> list[tuple[str, int]]:
+    return [(name, version) for name in datasets_of(where) for version in catalog.versions(where, name)]
 
 
 def purge_removed(where: Layout) -> Purged:
     """Delete everything that is left of removed photos, in all datasets. Nobody may refresh one meanwhile."""
     left = purge.remains(where)
-    datasets = {path.relative_to(where.root / "datasets").parts[0] for path in left.below(where.root / "datasets")}
-    versions = [(name, version) for name in datasets_of(where) for version in catalog.versions(where, name)]
+    folder = where.root / "datasets"
+    datasets = {path.relative_to(folder).parts[0] for path in [*left.below(folder), *left.naming_below(folder)]}
     purged = Purged(
         photos=len(left.photos),
         blobs=purge.delete_blobs(where, left),
-        outputs=purge.delete_outputs(where, left) if left.rows else 0,
+        outputs=purge.delete_outputs(where, left) if left else 0,
         reports=clean_runs(where, left, datasets),
         packs=purge.delete_packs(where, left),
         exports=purge.delete_exports(where, left),
-        snapshots=sum(scrub_snapshot(where, name, version) for name, version in versions),
+        snapshots=sum(scrub_snapshot(where, name, version) for name, version in _all(where)),
         datasets=tuple(sorted(datasets)),
     )
-    if left.rows:
+    if left:
         purge.delete_drafts(where)
         purge.rewrite_ledgers(where, left)  # last: it is what tells whose a photo was
         LOG.info("purged %s; weights trained on them stay", " ".join(f"{name}={n}" for name, n in purged))
@@ -96,22 +109,71 @@ def _title(page: Path) -> str:
 
 
 def scrub_snapshot(where: Layout, name: str, version: int) -> bool:
-    """Leave nothing but their keys of removed photos in a published version; False if nothing had to be done."""
-    folder = where.snapshot(name, version)
+    """Leave nothing but their keys of removed photos in a published version; False if nothing had to be done.
+
+    Its report shows photos of the version before too, which must have been scrubbed: it is made anew for these alone.
+    """
+    folder, facts, blocked = where.snapshot(name, version), catalog.card(where, name, version), removals.blocked(where)
+    if not blocked:
+        return False
     tables = {part: manifest.read_file(folder / f"{part}.parquet") for part in PARTS}
-    facts = catalog.card(where, name, version)
-    blocked = removals.blocked(where)
     masks = {part: blocked.mask(table) for part, table in tables.items()}
     before = tables["rejected"].filter(pc.equal(tables["rejected"]["reason_stage"], REMOVAL)).num_rows
     gone = pa.concat_tables([tables[part].filter(masks[part]).select(["source", "photo_id"]) for part in PARTS])
     gone = gone.group_by(["source", "photo_id"]).aggregate([])
-    if gone.num_rows == before == facts.get("removed", 0) and not any(pc.any(masks[part]).as_py() for part in SPLITS):
-        return False
     tables = {part: table.filter(pc.invert(masks[part])) for part, table in tables.items()}
+    names = group_names.stale(pa.concat_tables([table.select(group_names.USED) for table in tables.values()]))
+    is_told = gone.num_rows == before == facts.get("removed", 0)
+    if is_told and not names.num_rows and not any(pc.any(masks[part]).as_py() for part in SPLITS):
+        return renew_report(where, folder, tables, facts)
+    if is_told:  # whoever is interrupted from here on finds it untold
+        _write_facts(folder, {key: value for key, value in facts.items() if key != "removed"})
+    tables = {part: group_names.renamed(table, names) for part, table in tables.items()}
     tables["rejected"] = pa.concat_tables([tables["rejected"], scrubbed(gone, tables["rejected"].schema)])
-    _replace_files(where, folder, tables, facts | {"removed": gone.num_rows})
+    facts = facts | {"removed": gone.num_rows} | removed_before(where, facts)
+    _replace_files(where, folder, tables, facts)
     LOG.info("scrubbed version %d of %s: removed=%d", version, name, gone.num_rows)
     return True
+
+
+def removed_before(where: Layout, facts: dict[str, Any]) -> dict[str, int]:
+    """What snapshot.json says of the photos that were removed from the version before when the report was made."""
+    parent = facts.get("parent")
+    if parent is None:
+        return {}
+    is_there = (where.snapshot(facts["dataset"], parent) / "snapshot.json").is_file()
+    removed: Any = catalog.card(where, facts["dataset"], parent).get("removed", 0) if is_there else UNKNOWN
+    return {"removed_before": removed} if removed or "removed_before" in facts else {}
+
+
+def renew_report(where: Layout, folder: Path, tables: dict[str, pa.Table], facts: dict[str, Any]) -> bool:
+    """Make the report of a version anew if photos were removed from the version before since; whether they were.
+
+    ``tables``: the version's rows that were not removed.
+    """
+    now = removed_before(where, facts)
+    if now.get("removed_before", 0) == facts.get("removed_before", 0):
+        return False
+    rejected = manifest.read_file(folder / "rejected.parquet")
+    joined = _completed(pa.concat_tables([*(tables[split] for split in SPLITS), rejected]))
+    facts = facts | now
+    write_bytes(folder / "report.html", _report(where, folder, joined, facts))
+    facts["files"] = facts["files"] | {"report.html": manifest.sha256_file(folder / "report.html")}
+    _write_facts(folder, facts)
+    LOG.info("made the report of version %d of %s anew", facts["version"], facts["dataset"])
+    return True
+
+
+def _report(where: Layout, folder: Path, joined: pa.Table, facts: dict[str, Any]) -> bytes:
+    """The page about the rows ``joined`` of a version, beside what is left of the version before."""
+    file, name = folder / "leakage.json", facts["dataset"]
+    leakage = json.loads(file.read_bytes()) if file.is_file() else None
+    before = None
+    if facts.get("removed_before", 0) > 0:
+        files = [where.snapshot(name, facts["parent"]) / f"{part}.parquet" for part in PARTS]
+        before = _completed(pa.concat_tables([manifest.read_file(file) for file in files]))
+    rules = facts["rules"].get("filter") or {}
+    return dataset_report(joined, name, where, rules, before, leakage=leakage).encode()
 
 
 def scrubbed(keys: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -129,20 +191,33 @@ def _replace_files(where: Layout, folder: Path, tables: dict[str, pa.Table], fac
     joined = _completed(pa.concat_tables(tables.values()))
     facts["counts"], facts["reasons"] = count(joined)
     facts["joined"] = manifest.write(where, "publish", joined).sha256
-    rules = facts["rules"].get("filter") or {}
     digests = {f"{part}.parquet": manifest.sha256_file(folder / f"{part}.parquet") for part in tables}
     facts["labels"] = count_labels(joined)
     for name in (snapshots.ROW_HASHES, "labels.json"):  # of rows that are no longer, and tags that nobody else may have
         (folder / name).unlink(missing_ok=True)
-    pages = card.companions(joined, facts, digests)
-    proof = folder / "leakage.json"
-    leakage = json.loads(proof.read_bytes()) if proof.is_file() else None
-    pages["report.html"] = dataset_report(joined, facts["dataset"], where, rules, leakage=leakage).encode()
-    for name, data in pages.items():
+    _prove_anew(folder / "leakage.json", joined, facts)
+    for name, data in card.companions(joined, facts, digests).items():
         write_bytes(folder / name, data)
+    write_bytes(folder / "report.html", _report(where, folder, joined, facts))
     others = {"snapshot.json", *(path.name for path in folder.glob(".*"))}
     names = sorted(path.name for path in folder.iterdir() if path.name not in others)
     facts["files"] = {name: manifest.sha256_file(folder / name) for name in names}
+    _write_facts(folder, facts)
+
+
+def _prove_anew(file: Path, joined: pa.Table, facts: dict[str, Any]) -> None:
+    """Make the proof of the splits say what holds for ``joined``, in its ``file`` and in ``facts``; or nothing."""
+    before = json.loads(file.read_bytes()) if file.is_file() else None
+    found = reproved(joined, facts["rules"], before) if before else None
+    facts.pop("leakage", None)
+    if found is None:
+        file.unlink(missing_ok=True)
+    else:
+        facts["leakage"] = told(found)
+        write_bytes(file, page_of(found))
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
     write_bytes(folder / "snapshot.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
 
 

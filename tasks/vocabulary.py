@@ -11,6 +11,9 @@ a dataset used stands whole in its rules, so an edit in place is noticed too.
     [groups]                          # labels, each with its words, as written or as lemmas
     sweets = ["cake", "ice cream"]
 
+Tags of the form namespace:predicate=value (machine tags, as Flickr calls them) are data for programs: no map makes them
+labels.
+
 Lemmas: Barbaresi, "simplemma", doi 10.5281/zenodo.4673264 (a dictionary for each language, nothing is downloaded).
 """
 
@@ -29,9 +32,10 @@ from tasks.errors import ConfigError
 
 MAPPINGS = CHECKOUT / "tasks" / "mappings"
 MAX_MAP_BYTES = 1_000_000
-Loss = Literal["empty", "split", "ignored", "unmapped"]
+Loss = Literal["empty", "split", "machine_tag", "ignored", "unmapped"]
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufe0e\ufe0f\ufeff]")  # soft hyphens, joints, how an emoji is drawn
 _SPLIT = re.compile("split:(train|val|test)")  # a data set's own split, which an import keeps as a tag
+_MACHINE_TAG = re.compile(r"[\s#]*[a-z]\w*:[a-z]\w*=.*", re.ASCII | re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(r"[a-z0-9-]+\.\d+")
 _BLANKS = re.compile(r"[\s_]+")
 
@@ -113,6 +117,8 @@ class Vocabulary:
         written = normalise(tag)
         if not written or _SPLIT.fullmatch(written):
             return Word(written, written, None, "split" if written else "empty")
+        if _MACHINE_TAG.fullmatch(tag):
+            return Word(written, written, None, "machine_tag")
         lemma = self.lemma(written)
         for word in (written, lemma):
             if word in self.named:

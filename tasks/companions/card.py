@@ -7,7 +7,7 @@ Face Hub reads; attribution has title, author, source, licence and changes, as C
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +22,9 @@ from tasks.companions.licences import UNSTATED, hub_licence, licence_report, lic
 from tasks.companions.spreadsheet import csv_of
 
 FLICKR_HOST = "www.flickr.com"
+ORIGINS = {"flickr": "Flickr", "500px": "500px", "folder": "a folder of files", "table": "a table of photos"}
+PATHS = {"path", "mapping"}  # of the configuration: where files lie on somebody's machine
+ABSOLUTE = re.compile(r"[/~]|\\\\|[A-Za-z]:[\\/]")
 FLICKR_NOTICE = "This product uses the Flickr API but is not endorsed or certified by SmugMug, Inc."
 COLUMNS = ("source", "photo_id", "title", "author", "author_id", "page_url", "licence", "licence_url", "changes")
 UNTITLED, UNKNOWN = "untitled", "unknown"
@@ -67,9 +70,10 @@ def kept(table: pa.Table) -> pa.Table:
     return table.filter(pc.coalesce(pc.field("verdict"), False))
 
 
-def attribution(table: pa.Table) -> str:
-    """CSV with whom to thank for every kept photo and what was changed; safe to open in a spreadsheet."""
-    return csv_of(COLUMNS, map(credit, _rows(kept(table))))
+def attribution(table: pa.Table, told: Callable[[Mapping[str, Any]], str] | None = None) -> str:
+    """CSV with whom to thank for every kept photo and what was changed (``told``; else its turn); safe to open in a
+    spreadsheet, but ids stand as they are, to be joined."""
+    return csv_of(COLUMNS, (credit(row, told or changes) for row in _rows(kept(table))), exact=("photo_id",))
 
 
 def _rows(photos: pa.Table) -> Iterator[dict[str, Any]]:
@@ -79,12 +83,12 @@ def _rows(photos: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def credit(row: Mapping[str, Any]) -> tuple[str, ...]:
+def credit(row: Mapping[str, Any], told: Callable[[Mapping[str, Any]], str]) -> tuple[str, ...]:
     """The values of COLUMNS for one photo."""
     return (
         row["source"], row["photo_id"], row["title"] or UNTITLED, row["owner_name"] or row["owner_id"] or UNKNOWN,
         row["owner_id"] or "", row["page_url"] or "", row["licence"] or UNSTATED, row["licence_url"] or "",
-        changes(row),
+        told(row),
     )  # fmt: skip
 
 
@@ -125,8 +129,38 @@ def header(table: pa.Table, facts: Mapping[str, Any], data: Mapping[str, str]) -
 
 
 def fenced(rules: object) -> str:
-    """``rules`` as JSON that can stand between code fences: a backtick inside is written as its escape."""
-    return json.dumps(rules, indent=2, default=str).replace("`", "\\u0060")
+    """``rules`` as JSON that can stand between code fences: a backtick inside is written as its escape; of a path there
+    is the last part."""
+    return json.dumps(_without_folders(rules), indent=2, default=str).replace("`", "\\u0060")
+
+
+def _without_folders(value: Any, name: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item, key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item, name) for item in value]
+    if isinstance(value, str) and (name in PATHS or ABSOLUTE.match(value)):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
+
+
+def origins(table: pa.Table) -> list[str]:
+    """Each source of ``table`` in words, with the hosts of its pages; Flickr only where these are its own."""
+    return [_origin(source, _hosts(table, source)) for source in sorted(set(table["source"].to_pylist()))]
+
+
+def _origin(source: str, hosts: list[str]) -> str:
+    listed = ", ".join(hosts)
+    if source == "flickr" and FLICKR_HOST not in hosts:
+        return listed or "a place without pages"
+    name = ORIGINS.get(source, source)
+    return f"{name} (pages on {listed})" if hosts else name
+
+
+def _hosts(table: pa.Table, source: str) -> list[str]:
+    """The hosts of the pages of the photos of ``source``."""
+    pages = table.filter(pc.field("source") == source)["page_url"].to_pylist()
+    return sorted({urlsplit(url).netloc for url in pages if url} - {""})
 
 
 def period(photos: pa.Table, column: str) -> tuple[datetime, datetime] | None:
@@ -168,7 +202,7 @@ def _hashable(value: Any) -> Any:
 def described(table: pa.Table, facts: Mapping[str, Any], files: Files) -> dict[str, Any]:
     """What the card quotes."""
     photos = kept(table)
-    hosts = sorted({urlsplit(url).netloc for url in table["page_url"].to_pylist() if url})
+    hosts = _hosts(table, "flickr")
     licences, leakage = licence_report(table), facts.get("leakage") or {}
     return {
         "facts": facts, "files": files, "header": header(table, facts, files.data), "rules": fenced(facts["rules"]),
@@ -179,14 +213,24 @@ def described(table: pa.Table, facts: Mapping[str, Any], files: Files) -> dict[s
         "labels": labels_by_split(photos), "uploaded": period(photos, "uploaded_at"),
         "taken": period(photos, "taken_at"), "sides": sides(photos),
         "turned": total(pc.not_equal(photos["blob"], photos["sha256"])),
-        "later": total(pc.not_equal(photos["net_op"], 1)),
+        "later": total(pc.not_equal(photos["net_op"], 1)) + (total(left_lying(photos)) if files.is_export else 0),
         "divided": {column: divided(photos, column) for column in ("owner_id", "duplicate_group")},
         "located": photos.num_rows - photos["latitude"].null_count,
-        "notice": FLICKR_NOTICE if FLICKR_HOST in hosts else "", "hosts": hosts,
+        "notice": FLICKR_NOTICE if FLICKR_HOST in hosts else "", "origins": origins(table),
+        "is_standin": bool(hosts) and FLICKR_HOST not in hosts,
+        "unstated": sum(entry.kept for entry in licences if entry.terms.kind == "unstated"),
         "across": leakage.get("across_splits"), "shares": leakage.get("shares", {}).get("splits"),
         "changes": list(listed(facts.get("changes") or {})),
         **concentration(photos),
     }  # fmt: skip
+
+
+def left_lying(photos: pa.Table) -> pa.ChunkedArray:
+    """Whether a photo was not to be turned though its EXIF says that it lies on its side; an export turns it."""
+    is_as_stored = pc.and_(pc.equal(photos["net_op"], 1), pc.equal(photos["blob"], photos["sha256"]))
+    return pc.and_(
+        pc.and_(is_as_stored, pc.equal(photos["landscape_turns"], 0)), pc.not_equal(photos["exif_orientation"], 1)
+    )
 
 
 def concentration(photos: pa.Table) -> dict[str, int]:

@@ -6,7 +6,7 @@ Source: OWASP, "CSV Injection".
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 FORMULA = re.compile(r"^[\s\x00-\x1f]*[=+\-@＝＋－＠|%]")  # a spreadsheet would run it
 
@@ -17,10 +17,11 @@ def cell(text: str) -> str:
     return f"'{text}" if FORMULA.match(text) else text
 
 
-def csv_of(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """``rows`` as CSV below the names of ``columns``."""
+def csv_of(columns: Sequence[str], rows: Iterable[Iterable[str]], exact: Collection[str] = ()) -> str:
+    """``rows`` as CSV below the names of ``columns``; the values of those in ``exact`` stand as they are, quoted."""
     stream = io.StringIO()
     writer = csv.writer(stream)
     writer.writerow(columns)
-    writer.writerows(map(cell, row) for row in rows)
+    shown = [str if name in exact else cell for name in columns]
+    writer.writerows([show(text) for show, text in zip(shown, row, strict=True)] for row in rows)
     return stream.getvalue()

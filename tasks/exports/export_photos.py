@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,7 @@ from tasks.errors import BlobCorrupt
 from tasks.exports.export_names import stem
 from tasks.pictures import exif, imaging
 from tasks.pictures.containers import blocks_of
-from tasks.pictures.lossless import is_lossless_webp, noted_upright
+from tasks.pictures.lossless import is_lossless_webp, noted_upright, rotate_exactly
 from tasks.pictures.whereabouts import without_location
 
 Format = Literal["imagefolder", "huggingface", "webdataset"]
@@ -29,6 +30,11 @@ Result = TypeVar("Result")
 THREADS = max(4, os.cpu_count() or 4)  # reading, turning and writing release the interpreter's lock
 AHEAD = 32  # photos under way or waiting for their turn
 PLACE = [("latitude", pa.float64()), ("longitude", pa.float64())]
+PLACE_TAG = re.compile(  # machine tags: namespace:predicate=value
+    r"\s*((geo|gps|exif|place|woe|osm|geonames|upcoming|dopplr)\s*[:=]|(latitude|longitude|lat|lon|lng|long)\s*=|"
+    r"[\w-]+:(venue|place|city|country|latitude|longitude|lat|lon|lng|location|woeid)\w*\s*=)",
+    re.IGNORECASE,
+)
 FACTS = pa.schema([
     ("source", pa.string()), ("photo_id", pa.string()), ("label", pa.string()), ("labels", pa.list_(pa.string())),
     ("title", pa.string()), ("author", pa.string()), ("author_id", pa.string()), ("page_url", pa.string()),
@@ -84,12 +90,15 @@ class Sample(NamedTuple):
 
 def picture(data: bytes, image_format: str, net_op: int, rules: ExportRules) -> Picture:
     """The file ``data`` as it is exported: the same bytes if they stand upright, are small enough and tell no more than
-    they may; else with other metadata; else, if it must be turned or reduced, encoded anew. Raises BadImage.
+    they may; else turned exactly, or with other metadata; else, if it must be turned or reduced, encoded anew. Raises
+    BadImage.
 
     A GIF becomes a PNG of its first picture: half of all readers know no GIF.
     """
     width, height = imaging.upright_size(*imaging.stored_size(data), net_op)
     factor = min(1.0, (rules.max_side_px or max(width, height)) / max(width, height))
+    if net_op != 1 and factor == 1 and (turned := rotate_exactly(data, image_format, net_op)) is not None:
+        data, net_op = turned, 1
     if net_op != 1 or factor < 1 or image_format == "GIF":
         return _drawn(
             data, image_format, net_op, (max(1, round(width * factor)), max(1, round(height * factor))), rules
@@ -119,23 +128,38 @@ def _drawn(data: bytes, image_format: str, net_op: int, size: tuple[int, int], r
         "WEBP": {"lossless": True} if is_full or is_lossless_webp(data) else lossy,
     }[kind]
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind, **options, **_profile(data))
+    profile, losses = _not_pixels(data)
+    Image.fromarray(pixels).save(out, kind, **options, **profile)
     changes = [] if is_full else [f"reduced to {size[0]} x {size[1]}"]
-    loss = f"quality {options['quality']}" if "quality" in options else "without loss"
-    return Picture(out.getvalue(), EXTENSIONS[kind], *size, (*changes, f"encoded anew as {kind}, {loss}"))
+    quality = [f"quality {options['quality']}"] if "quality" in options else []
+    said = [*quality, *losses] or (["without loss"] if is_full else [])
+    return Picture(out.getvalue(), EXTENSIONS[kind], *size, (*changes, ", ".join([f"encoded anew as {kind}", *said])))
 
 
-def _profile(data: bytes) -> dict[str, bytes]:
-    """The colour profile of a file whose pixels are RGB, as an option of ``Image.save``."""
+def _not_pixels(data: bytes) -> tuple[dict[str, bytes], list[str]]:
+    """What of a file is more than 8-bit RGB: its colour profile, if it is for RGB, as an option of ``Image.save``; and
+    what is lost, in words."""
     with Image.open(io.BytesIO(data)) as image:
         profile = image.info.get("icc_profile") or b""
-    return {"icc_profile": profile} if profile[16:20] == b"RGB " else {}
+        lost = {
+            "first picture only": getattr(image, "is_animated", False) or "more_pictures" in blocks_of(data),
+            "8 bits": image.mode.startswith(("I", "F")) or (data[:4] == b"\x89PNG" and data[24] == 16),
+            "without transparency": image.has_transparency_data,
+            "as RGB": image.mode in {"CMYK", "YCCK", "LAB"},
+        }
+    return {"icc_profile": profile} if profile[16:20] == b"RGB " else {}, [
+        word for word, is_so in lost.items() if is_so
+    ]
 
 
 def sample(where: Layout, row: dict[str, Any], rules: ExportRules) -> Sample:
     """The photo of ``row`` (columns USED) as it is exported; raises BlobCorrupt, naming it, if its file is no good."""
     try:
         data = blobs.get(where, row["blob"], row["format"])
+        row = row | {
+            "net_op": upright_op(row, data),
+            "tags": row["tags"] if rules.locations else placeless(row["tags"]),
+        }
         made = picture(data, row["format"], row["net_op"], rules)
     except (BlobCorrupt, imaging.BadImage) as error:
         raise BlobCorrupt(f"the photo {row['source']}/{row['photo_id']} cannot be exported: {error}") from error
@@ -146,6 +170,18 @@ def sample(where: Layout, row: dict[str, Any], rules: ExportRules) -> Sample:
     }  # fmt: skip
     name = f"{stem(row['source'], row['photo_id'])}.{made.extension}"
     return Sample(name, made.data, {column: facts[column] for column in rules.schema.names})
+
+
+def upright_op(row: dict[str, Any], data: bytes) -> int:
+    """The orientation to apply to ``data``, the file of ``row``: a file as downloaded that nobody was to turn (rotate:
+    none) still notes its own."""
+    is_untouched = row["net_op"] == 1 and row["blob"] == row["sha256"] and not row["landscape_turns"]
+    return exif.facts(blocks_of(data)).orientation if is_untouched else int(row["net_op"])
+
+
+def placeless(tags: list[str] | None) -> list[str] | None:
+    """``tags`` without the machine tags that say where a photo was taken."""
+    return None if tags is None else [tag for tag in tags if not PLACE_TAG.match(tag)]
 
 
 def turning(row: dict[str, Any]) -> list[str]:

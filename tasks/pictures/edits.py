@@ -109,7 +109,7 @@ def _names(facts: ExifFacts, blocks: Blocks) -> Iterator[Sign]:
         named += [(kind, match.decode("utf-8", "replace").strip()) for match in pattern.findall(blocks.xmp)]
     for kind, name in named:
         if name:
-            program = programs.kind_of(name, facts.model)
+            program = programs.kind_of(name, facts.make, facts.model)
             if program == "firmware":
                 yield Sign("noted", f"firmware:{name}")
             else:

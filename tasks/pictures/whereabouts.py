@@ -2,12 +2,13 @@
 
 Left out are: the GPS directory of EXIF, and with it the maker's notes; XMP packets that name a place (their GPS,
 Iptc4xmpCore and photoshop properties) and extended XMP; Photoshop blocks with a place among their IPTC records, or with
-EXIF or XMP of their own; content credentials (C2PA) that name one; text profiles of PNG; and what follows the picture
-in a JPEG, more pictures or videos, for these have metadata of their own. Not looked at are free texts, such as captions
-and comments, what maker's notes say in a file without GPS, and what the picture itself shows.
+EXIF or XMP of their own; content credentials (C2PA) that name one; text profiles of PNG, and texts of PNG that are XMP
+or EXIF by name or by content and name one, compressed or not; and what follows the picture in a JPEG, more pictures or
+videos, for these have metadata of their own. Not looked at are free texts, such as captions and comments, what maker's
+notes say in a file without GPS, and what the picture itself shows.
 
 Source: CIPA DC-008 sections 4.6.3 and 4.6.6 (GPS); Adobe XMP part 3 (where packets lie); IPTC-IIM 4.2 (records 2:xx);
-ITU-T T.81 B.1.1 (markers); CIPA DC-007 (several pictures in one JPEG).
+ITU-T T.81 B.1.1 (markers); CIPA DC-007 (several pictures in one JPEG); PNG third edition section 11.3.3 (texts).
 """
 
 import re
@@ -28,10 +29,14 @@ PLACES = re.compile(  # names of XMP properties
 IPTC_PLACES = re.compile(rb"\x1c\x02[\x1a\x1b\x5a\x5c\x5f\x64\x65]")  # 2:26, 27, 90, 92, 95, 100, 101
 PHOTOSHOP_COPIES = re.compile(rb"8BIM\x04[\x22\x23\x24]")  # EXIF, EXIF 3 and XMP
 PNG_PROFILE = re.compile(rb"Raw profile type (exif|APP1|iptc|8bim|xmp)\x00", re.IGNORECASE)
+PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+PNG_PLACE = re.compile(rb"GPS|Latitude|Longitude|Geo-?tag", re.IGNORECASE)  # keywords that need no look at the text
+PNG_METADATA = re.compile(rb"xmp|exif|iptc|photoshop", re.IGNORECASE)
+TEXT_LIMIT_BYTES = 4_000_000  # a text that is longer once it is decompressed is not read, but left out
 CREDENTIALS = {b"\xeb", b"caBX", b"C2PA"}
 METADATA = {b"\xe1", b"\xe2", b"\xed", b"XMP ", b"EXIF", b"eXIf", b"iTXt", b"tEXt", b"zTXt", *CREDENTIALS}
 PADDING = b"\x00\r\n\t "
-SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # the next marker behind entropy-coded data
+SCAN_END = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")  # the next marker behind entropy-coded data
 
 
 class Chunk(NamedTuple):
@@ -128,13 +133,44 @@ def _blank_value(block: bytearray, kind: int, count: int, value: int) -> None:
 def _names_place(kind: bytes, content: bytes) -> bool:
     """Whether a chunk that is not EXIF may say where a photo was taken."""
     if kind in CREDENTIALS:
-        return PLACES.search(content) is not None
-    if kind in {b"\xe1", b"XMP "} or (kind == b"iTXt" and content.startswith(b"XML:com.adobe.xmp\x00")):
+        return _has_place(content)
+    if kind in {b"\xe1", b"XMP "}:
         is_extended = content.startswith(b"http://ns.adobe.com/xmp/extension/\x00")
-        return not content.startswith(EXIF_PREFIX) and (is_extended or PLACES.search(content) is not None)
+        return not content.startswith(EXIF_PREFIX) and (is_extended or _has_place(content))
     if kind == b"\xed":
         return bool(IPTC_PLACES.search(content) or PHOTOSHOP_COPIES.search(content))
-    return kind in {b"tEXt", b"zTXt", b"iTXt"} and PNG_PROFILE.match(content) is not None
+    return kind in PNG_TEXTS and _text_names_place(kind, content)
+
+
+def _has_place(text: bytes) -> bool:
+    """Whether ``text`` has the name of a property of places, in any encoding that spells it with NULs between."""
+    return PLACES.search(text.replace(b"\x00", b"")) is not None
+
+
+def _text_names_place(kind: bytes, content: bytes) -> bool:
+    """Whether a text of a PNG may say where a photo was taken: by its keyword, or as XMP or EXIF that names a place."""
+    keyword = content.partition(b"\x00")[0]
+    if PNG_PROFILE.match(content) or PNG_PLACE.search(keyword) or PLACES.search(keyword):
+        return True
+    if (text := _png_text(kind, content)) is None:
+        return True
+    is_metadata = PNG_METADATA.search(keyword) or b"rdf:RDF" in text.replace(b"\x00", b"")
+    return bool(is_metadata) and _has_place(text)
+
+
+def _png_text(kind: bytes, content: bytes) -> bytes | None:
+    """The text behind the keyword of a PNG's chunk; None if it cannot be decompressed, or is longer than the limit."""
+    _, _, text = content.partition(b"\x00")
+    is_compressed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] != b"\x00")
+    text = text if kind == b"tEXt" else text[1:] if kind == b"zTXt" else text[2:].split(b"\x00", 2)[-1]
+    if not is_compressed:
+        return text
+    packed = zlib.decompressobj()
+    try:
+        found = packed.decompress(text, TEXT_LIMIT_BYTES)
+    except zlib.error:
+        return None
+    return None if packed.unconsumed_tail else found
 
 
 def _rewritten(data: bytes, is_unwanted: Callable[[bytes, bytes], bool]) -> bytes:
@@ -184,13 +220,15 @@ def _resized_webp(data: bytes) -> bytes:
 
 
 def _picture_end(data: bytes) -> int | None:
-    """Where the first picture of a JPEG ends, if more than padding lies behind it."""
-    has_more = "more_pictures" in blocks_of(data)
-    if not has_more and data[-100:].rstrip(PADDING).endswith(b"\xff\xd9"):
-        return None
+    """Where the first picture of a JPEG ends, if more than padding lies behind it.
+
+    It ends with the end marker behind its own scans, whatever the file ends with; or, without one, where another
+    picture begins.
+    """
     at = max((end for _, _, end in chunks(data)), default=2)
     while (marker := SCAN_END.search(data, at)) is not None:
-        if marker[0] == b"\xff\xd9":
-            return marker.end() if has_more or data[marker.end() :].strip(PADDING) else None
+        if marker[0] in {b"\xff\xd9", b"\xff\xd8"}:
+            end = marker.end() if marker[0] == b"\xff\xd9" else marker.start()
+            return end if "more_pictures" in blocks_of(data) or data[end:].strip(PADDING) else None
         at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return None

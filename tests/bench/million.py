@@ -139,7 +139,7 @@ def run(begun: dict[str, Any]) -> list[list[str]]:
     shards, owners, decided = begun["measured"], begun["owners"], begun["decided"]
     rules, shares = DedupRules(), SplitRules(mode="balanced")
     filtered = timed("filter", lambda: filter_photos.fn(shards, decided, FilterRules(aspect=None)))
-    deduped = timed("dedup", lambda: dedup.fn(shards, filtered, owners, decided, rules))
+    deduped = timed("dedup", lambda: dedup.fn(shards, filtered, owners, decided, begun["given"], rules))
     labels = timed("labels", lambda: label_photos.fn(begun["tagged"], deduped, decided, LabelRules()))
     splits = timed("split, balanced", lambda: split.fn(deduped, owners, labels, begun["given"], shares))
     proof = timed(

@@ -210,7 +210,7 @@ def test_a_photo_id_keeps_its_blanks(pointed: Layout) -> None:
 def test_a_table_in_another_encoding_is_refused(pointed: Layout, encoding: str) -> None:
     """One sentence that says so, without columns that nobody can read."""
     (pointed.root / "bad.csv").write_bytes("photo_id,decision\r\n1,keep\r\n".encode(encoding))
-    with pytest.raises(ConfigError, match="not written in UTF-8.*save it as CSV in UTF-8") as refusal:
+    with pytest.raises(ConfigError, match=r"not written in UTF-8.*save it as CSV in UTF-8") as refusal:
         from_table(f"{pointed.root.name}/bad.csv", settings())
     assert str(refusal.value).isprintable()
 

@@ -448,7 +448,8 @@ NOISE = Image.fromarray(PIXELS)
          "encoded anew as WEBP, first picture only"),
         (written(NOISE.convert("RGBA"), "WEBP", quality=80), "WEBP", "encoded anew as WEBP, without loss"),
         (written(NOISE.quantize(16), "GIF", transparency=3), "GIF", "encoded anew as PNG, without transparency"),
-        (written(NOISE.convert("CMYK"), "JPEG"), "JPEG", "reduced to 16 x 24; encoded anew as JPEG, quality 95, as RGB"),
+        (written(NOISE.convert("CMYK"), "JPEG"), "JPEG",
+         "reduced to 16 x 24; encoded anew as JPEG, quality 95, as RGB"),
     ],
 )  # fmt: skip
 def test_what_is_lost_is_said(data: bytes, image_format: str, said: str) -> None:

@@ -17,17 +17,14 @@ from PIL import Image
 
 from storage import blobs, catalog, ledger, manifest, removals, snapshots, splits
 from storage.layout import Layout, write_bytes
-from storage.records import SCHEMAS, SPLITS
-from tasks import publish, purge, reproving
-from tasks.dedup import DedupRules
+from storage.records import SPLITS
+from tasks import publish, purge
 from tasks.errors import RemovedPhoto
 from tasks.pack import check_allowed, pack
 from tasks.publish import published
-from tasks.split import SplitRules
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
 SPLIT_OF = {"a": "train", "b": "train", "c": "val", "d": "test", "twin": "train"}
-PAGES = {"leakage.json": "proof.json", "report.html": "page.html"}
 TRACES = ("Title of a", "Owner of a", "secret-of-a")
 
 
@@ -358,21 +355,6 @@ def cut(*arguments: Any) -> Any:
     raise CutError
 
 
-@pytest.mark.parametrize("folder", ["mine", "sub/mine", "sub/deep/mine.part", "."])
-def test_exports_are_found_however_deep_they_lie(where: Layout, folder: str) -> None:
-    """Below the folder of exports, whole or half made; others stay."""
-    Root(where)
-    made, other = where.exports / folder, where.exports.parent / "exports" / "sub" / "other"
-    for export, photo in ((made, "a"), (other, "b")):
-        export.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table({"source": ["flickr"], "photo_id": [photo]}), export / "photos.parquet")
-        (export / "picture.jpg").write_bytes(b"a picture")
-    remove(where, source="flickr", photo_id="a")
-    assert purge.purge_removed(where).exports == 1
-    assert not made.exists()
-    assert other.is_dir() == (folder != "."), "what lies in an export goes with it"
-
-
 def test_no_row_names_a_removed_owner(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the group of others, in any version, ledger or stage; and these keep their split, also if it was cut."""
     root = Root(where)
@@ -403,32 +385,3 @@ def test_no_row_names_a_removed_owner(where: Layout, monkeypatch: pytest.MonkeyP
     assert snapshots.verify(where, "crops", 2) == []
     assert not splits.grant(where, "crops"), "the ledger says what the version does"
     assert purge.purge_removed(where) == purge.Purged()
-
-
-def test_a_proof_speaks_of_the_photos_that_are_left(where: Layout) -> None:
-    """Shares, labels and counts, in leakage.json, snapshot.json and the card."""
-    root = Root(where)
-    rows = [root.photo(photo) | {"labels": ["sea"], "label": "sea"} for photo in "abcd"]
-    rules: dict[str, Any] = {"split": SplitRules().model_dump(mode="json"), "dedup": DedupRules().model_dump()}
-    table = manifest.conform("publish", pa.Table.from_pylist(rows, schema=SCHEMAS["publish"]))
-    none = {"across_splits": {"near_duplicates": 0}, "wider_pairs": 0}
-    proof = reproving.reproved(table, rules, none)
-    assert proof is not None
-    write_bytes(where.root / "proof.json", reproving.page_of(proof))
-    write_bytes(where.root / "page.html", b"")
-    pages = {name: manifest.file_ref(where, where.root / file) for name, file in PAGES.items()}
-    joined = manifest.write_rows(where, "publish", rows)
-    publish.publish_snapshot(where, "proven", rules, joined, pages)
-    remove(where, source="flickr", photo_id="a")
-    purge.purge_removed(where)
-    folder = where.snapshot("proven", 1)
-    found, card = (json.loads((folder / name).read_bytes()) for name in ("leakage.json", "snapshot.json"))
-    assert found["shares"]["splits"]["train"] | {"best": 0} == {
-        "photos": 1, "target": 0.75, "achieved": 0.333333, "best": 0,
-    }  # fmt: skip
-    assert [each["photos"] for each in found["labels"]] == [3]
-    assert card["leakage"] == reproving.told(found)
-    assert "| train | 1 | 75.00% | 33.33% |" in (folder / "README.md").read_text()
-    assert snapshots.verify(where, "proven", 1) == []
-    searched = reproving.reproved(table, rules, none | {"wider_pairs": 1})
-    assert searched is None, "these rows have no pictures to search"

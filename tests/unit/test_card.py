@@ -158,6 +158,65 @@ def test_notice_is_given_for_flickr_alone() -> None:
     assert "This is not Flickr" in text
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"source": "folder", "page_url": None}, "From a folder of files, by"),
+        ({"source": "table", "page_url": "https://art.example/1"}, "From a table of photos (pages on art.example), by"),
+        ({"source": "500px", "page_url": "https://500px.com/photo/1"}, "From 500px (pages on 500px.com), by"),
+        ({}, "From Flickr (pages on www.flickr.com), by"),
+    ],
+)  # fmt: skip
+def test_every_source_is_named(row: dict[str, Any], said: str) -> None:
+    """A folder, a table or 500px is no stand-in for Flickr, whatever hosts its pages have."""
+    text = card.dataset_card(joined(row), FACTS).replace("\\", "")
+    assert said in text
+    assert "This is not Flickr" not in text
+    assert ("SmugMug" in text) == (not row)
+
+
+def test_consent_is_claimed_of_stated_licences_alone() -> None:
+    """Nobody is said to have published under a licence that is not stated."""
+    none = {"licence": None, "licence_url": None}
+    assert "They published under the licences below; nobody was asked.\n" in card.dataset_card(joined({}), FACTS)
+    assert "below, but for 1 photos of which no licence is stated; nobody" in card.dataset_card(joined({}, none), FACTS)
+    text = card.dataset_card(joined(none), FACTS)
+    assert "No licence is stated, and nobody was asked.\n\n## Pre" in text
+    assert "They published" not in text
+
+
+@pytest.mark.parametrize("path", ["/home/ann/secret/t.csv", "../secret/t.csv", r"C:\secret\t.csv", "~/secret/t.csv/"])
+def test_paths_are_told_by_their_last_part(path: str) -> None:
+    """The configuration does not show the folders of the machine that made the dataset; addresses and words stay."""
+    rules = {
+        "queries": [{"path": path, "text": "red/green", "url": "https://x.example/a/b"}],
+        "labels": {"mapping": path},
+    }
+    text = card.dataset_card(joined({}), FACTS | {"rules": rules})
+    assert "secret" not in text
+    assert text.count('"t.csv"') == 2
+    assert '"red/green"' in text
+    assert '"https://x.example/a/b"' in text
+
+
+def test_an_export_counts_what_it_turned() -> None:
+    """Photos that nobody was to turn stand upright in an export, and its card counts them."""
+    table = joined(
+        {"exif_orientation": 6}, {"exif_orientation": 6, "blob": "bb"}, {"exif_orientation": 1}, {"net_op": 8}
+    )
+    assert "2 were turned when they were exported" in card.dataset_card(table, FACTS, card.Files(is_export=True))
+    assert "1 photos are to be turned when they are read" in card.dataset_card(table, FACTS)
+
+
+def test_ids_can_be_joined() -> None:
+    """An id is written as it is, line breaks too, while other cells stay on one line."""
+    ids = ["nl\nx.jpg", "cr\r\nx.jpg", ' "q", =1 ', "=1+1"]
+    table = joined(*({"photo_id": photo_id, "title": "=a\nb"} for photo_id in ids))
+    rows = list(csv.DictReader(io.StringIO(card.attribution(table), newline="")))
+    assert [row["photo_id"] for row in rows] == ids
+    assert {row["title"] for row in rows} == {"'=a b"}
+
+
 def test_hostile_text_cannot_leave_its_place() -> None:
     """A query cannot close its code block, a licence cannot add HTML, a link or a table row."""
     text = card.dataset_card(joined({"licence": "<img src=x>\n| [a](http://b) |", "label": "`x`"}), FACTS)

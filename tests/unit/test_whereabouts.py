@@ -150,7 +150,7 @@ BOMB = zlib.compress(bytes(50_000_000))
     ],
 )  # fmt: skip
 def test_texts_of_a_png_are_read_however_they_are_packed(kind: bytes, content: bytes, goes: bool) -> None:
-    """Properties of places go by keyword or in XMP, compressed or in UTF-16; what cannot be read goes; the rest stays."""
+    """Properties of places go by keyword or in XMP, compressed or in UTF-16; what cannot be read goes too."""
     plain = encoded("PNG")
     at = plain.index(b"IDAT") - 4
     assert (without_location(plain[:at] + png_chunk(kind, content) + plain[at:]) == plain) == goes
