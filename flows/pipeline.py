@@ -1,6 +1,8 @@
 """The whole of Darkroom in one run: a dataset's queries go in, an evaluated model comes out. Read this first.
 
-    search -> download -> measure -> filter -> rotate -> dedup -> split -> publish      flows/refresh.py
+    search -> download                                                                  flows/acquire.py
+    measure -> filter -> rotate -> dedup -> labels -> split -> audit of the split       flows/curate.py
+    report -> publish                                                                   flows/refresh.py
     pack -> train -> evaluate -> report                                                 flows/train.py
 
 Run: ``prefect deployment run 'pipeline/crops'``, or ``pipeline(dataset={...}, recipe="...")`` from Python.
