@@ -1,6 +1,5 @@
 """The run of the demo, in the environment that ``flows/demo.py`` made: the pipeline, and what came of it in print."""
 
-import gc
 import json
 import sys
 import time
@@ -65,6 +64,4 @@ def show(result: PipelineResult) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
-    gc.collect()  # DuckDB says at length what it was when a process ends before its last cycles are collected
-    sys.exit(code)
+    sys.exit(main())
