@@ -1,8 +1,10 @@
 """What a flow run shows in the Prefect UI: tables, pictures and links. Flows publish it: a cached task shows none."""
 
 import base64
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -10,9 +12,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from storage.layout import layout
-from storage.records import AuditRef, PackRef, Plan, RunRef, SnapshotRef
+from storage.records import AuditRef, ComparisonRef, PackRef, Plan, PredictionRef, RunRef, SnapshotRef
 from storage.settings import settings
 from tasks.export import ExportRef
+from tasks.model_export import ExportedModel
+from tasks.pages.compare_page import outcome, pair_name, probability, words
 from tasks.pages.rectangles import rectangles_jpeg
 from tasks.pages.thumbnails import contact_sheet_jpeg
 from tasks.publish import count
@@ -65,6 +69,51 @@ def show_run(model: str, run: RunRef, pack: PackRef, report: Path) -> None:
     picture = rectangles_jpeg(Path(run.uri), layout().pack(pack.digest))
     _show_picture(f"{key}-rectangles", picture, "True (green) and predicted (red) rectangles")
     _show_link(f"{key}-report", report, f"Report of run {run.run_id}")
+
+
+def show_comparison(dataset: str, found: ComparisonRef, title: str) -> None:
+    """Figures by arm, pairs of arms with paired intervals, and a link to the report of a comparison."""
+    folder = Path(found.uri)
+    measured = json.loads((folder / "comparison.json").read_text())["figures"]
+    key = f"comparison-{dataset}".replace("_", "-")
+    create_table_artifact(
+        [_arms_row(figure) for figure in measured], key=f"{key}-figures", description=f"Figures of {title}"
+    )
+    create_table_artifact(
+        [
+            {
+                "figure": figure["label"], "arms": pair_name(pair), "difference": f"{pair['value']:+.3f}",
+                "95 % interval": f"{pair['low']:+.3f} to {pair['high']:+.3f}",
+                "p, corrected": probability(pair["p_holm"]), "the first named is": outcome(pair),
+            }
+            for figure in measured
+            for pair in figure["pairs"]
+        ],
+        key=f"{key}-pairs", description=f"Paired differences of {title}",
+    )  # fmt: skip
+    _show_link(f"{key}-report", folder / "report.html", f"Report of {title}")
+
+
+def _arms_row(figure: Mapping[str, Any]) -> dict[str, str]:
+    """One figure: each arm with its interval, and the baseline."""
+    cells = {words(arm["arm"]): f"{arm['value']:.3f} [{arm['low']:.3f}, {arm['high']:.3f}]" for arm in figure["arms"]}
+    baseline = "" if figure["baseline"] is None else f"{figure['baseline']:.3f}"
+    return {"figure": figure["label"], **cells, "baseline": baseline}
+
+
+def show_model(exported: ExportedModel) -> None:
+    """The files of an exported model, their sizes and digests."""
+    create_table_artifact(
+        [{"file": file.path, "MB": f"{file.size_bytes / 1e6:,.1f}", "sha256": file.sha256} for file in exported.files],
+        key="model-export", description=f"Model of run {exported.run_id}. {exported.left_out or ''}".rstrip(),
+    )  # fmt: skip
+
+
+def show_prediction(found: PredictionRef, page: Path) -> None:
+    """How many photos were answered, and a link to the page with the answers."""
+    table = [{"photos": found.photos, "unreadable": found.unreadable, "run": found.run_id, "folder": found.uri}]
+    create_table_artifact(table, key="prediction", description=f"Photos answered by run {found.run_id}")
+    _show_link("prediction-report", page, f"Answers of run {found.run_id}")
 
 
 def show_pipeline(snapshot: SnapshotRef, run: RunRef) -> None:

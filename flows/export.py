@@ -1,6 +1,7 @@
-"""Export a snapshot: ImageFolder, Hugging Face Parquet or WebDataset, every photo upright.
+"""Export a snapshot (ImageFolder, Hugging Face Parquet or WebDataset, every photo upright) or a trained model.
 
-Run: ``prefect deployment run 'export-dataset/crops'``, or ``export_dataset("crops", "huggingface")`` from Python.
+Run: ``prefect deployment run 'export-dataset/crops'``, or ``export_dataset("crops", "huggingface")`` from Python;
+``export_model("0123456789abcdef")`` for the model of a run: torch.export, ONNX, weights and a model card.
 """
 
 import logging
@@ -13,10 +14,13 @@ from pydantic import Field
 from flows import artifacts
 from flows.exclusive import only_one
 from flows.progress import one
+from flows.train import weights_of
 from storage import catalog
 from storage.layout import layout
 from tasks.export import ExportRef, destination, export
 from tasks.exports.export_photos import ExportRules, Format
+from tasks.model_export import ExportedModel, export_run
+from tasks.predict import recipe_of
 
 LOG = logging.getLogger(__name__)
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
@@ -44,6 +48,17 @@ def export_dataset(
         exported = one("export", export.submit(name, version, rules, str(folder)))
     LOG.info("exported %s@%d as %s: %d bytes in %s", name, version, format, exported.size_bytes, exported.uri)
     artifacts.show_export(exported)
+    return exported
+
+
+@flow(name="export-model", flow_run_name="export model {run}", task_runner=RUNNER)
+def export_model(run: str) -> ExportedModel:
+    """Export the model of the finished run ``run`` into the folder ``model`` of that run."""
+    where = layout()
+    where.check_writable()
+    weights, recipe = weights_of(run), recipe_of(where, run)
+    exported = one("export", export_run.submit(run, weights, recipe.as_dict()))
+    artifacts.show_model(exported)
     return exported
 
 

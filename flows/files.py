@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-SERVED_FOLDERS = frozenset({"datasets", "runs"})
+SERVED_FOLDERS = frozenset({"datasets", "runs", "comparisons", "predictions"})
 SERVED_SUFFIXES = frozenset({".html", ".json", ".csv", ".md", ".png", ".parquet"})
 
 

@@ -1,9 +1,10 @@
-"""Train a recipe on a snapshot: pack, train, evaluate, report.
+"""Train a recipe on a published snapshot: pack -> train -> evaluate -> report.
 
 Run: ``prefect deployment run 'train-model/crops-thumbnail'``, or ``train_model(snapshot="crops")`` from Python.
 """
 
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,49 +15,98 @@ from flows import artifacts
 from flows.exclusive import only_one
 from flows.progress import one, training
 from models import recipes
+from models.specs import Recipe
 from storage import catalog, manifest, removals
 from storage.layout import layout
-from storage.records import SCHEMAS, ManifestRef, RunRef
+from storage.records import SCHEMAS, FileRef, ManifestRef, PackRef, Record, RunRef
 from tasks.errors import ConfigError
-from tasks.evaluate import evaluate, figures
+from tasks.evaluate import EvaluatedRun, evaluate, figures
 from tasks.pack import check_enough, pack
 from tasks.publish import count, published
 from tasks.report import report_run
-from tasks.train import run_id_of, train
+from tasks.train import best_weights, run_id_of, train
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
 
 
+class Ready(Record):
+    """A snapshot on its way into a training: its joined rows, and its title."""
+
+    joined: ManifestRef
+    title: str
+
+
 @flow(name="train-model", flow_run_name="train {recipe} on {snapshot}", task_runner=RUNNER)
-def train_model(snapshot: str, recipe: str = "crops_thumbnail", seed: int = 0) -> RunRef:
-    """Train ``recipe`` on ``snapshot`` (``name`` or ``name@version``), evaluate it on the test photos, and report."""
+def train_model(
+    snapshot: str, recipe: str = "crops_thumbnail", seed: int = 0, start_from: list[str] | None = None
+) -> RunRef:
+    """Train ``recipe`` on ``snapshot`` (``name`` or ``name@version``), evaluate it on the test photos, and report.
+
+    ``start_from``: ids of runs whose weights to start from, wherever name and shape agree.
+    """
     layout().check_writable()
     resolved = resolve(recipe)
-    where = layout()
-    name, version = catalog.resolve(where, snapshot)
-    table = published(where, name, version)
-    check_enough(count(table)[0], f"version {version} of the dataset {name!r}")
-    joined = manifest.write(where, "publish", table)
-    plain = resolved.as_dict()
+    starts = [weights_of(run_id) for run_id in start_from or []]
+    ready = prepare(snapshot, resolved)
     with only_one(f"training-{socket.gethostname()}"):
-        packed = one("pack", pack.submit(select(joined), **asdict(resolved.pack)))
-        metrics = where.run(run_id_of(packed, plain, seed)) / "metrics.jsonl"
-        run = training("train", train.submit(packed, plain, seed), metrics, resolved.epochs)
-        evaluated = one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed))
-    report = one(
-        "report", report_run.submit(joined, evaluated.evaluation, packed, f"{recipe} on {name}, version {version}")
-    )
-    result = RunRef(run_id=run.run_id, uri=str(where.run(run.run_id)), figures=figures(evaluated.evaluation))
-    artifacts.show_run(f"{name}-{recipe}", result, packed, where.root / report.path)
+        packed = one("pack", pack.submit(select(ready.joined), **asdict(resolved.pack)))
+        evaluated = train_and_evaluate(ready, packed, resolved, seed, starts)
+    report = one("report", report_run.submit(ready.joined, evaluated.evaluation, packed, f"{recipe} on {ready.title}"))
+    where = layout()
+    uri = str(where.run(evaluated.run_id))
+    result = RunRef(run_id=evaluated.run_id, uri=uri, figures=figures(evaluated.evaluation))
+    artifacts.show_run(f"{snapshot.partition('@')[0]}-{recipe}", result, packed, where.root / report.path)
     return result
 
 
-def resolve(recipe: str) -> recipes.Recipe:
+def prepare(snapshot: str, recipe: Recipe) -> Ready:
+    """The rows of ``snapshot``; raises TooFewPhotos, or ConfigError if it lacks the labels that are to be learnt."""
+    where = layout()
+    name, version = catalog.resolve(where, snapshot)
+    table = published(where, name, version)
+    title = f"version {version} of the dataset {name!r}"
+    check_enough(count(table)[0], title)
+    if recipe.system.needs_labels and not table.filter(table["verdict"])["label"].drop_null():
+        raise ConfigError(
+            f"{title} has no labels, and the recipe {recipe.name!r} learns them: label its queries or tags"
+        )
+    return Ready(joined=manifest.write(where, "publish", table), title=f"{name}, version {version}")
+
+
+def train_and_evaluate(
+    ready: Ready, packed: PackRef, recipe: Recipe, seed: int, starts: Sequence[FileRef] = ()
+) -> EvaluatedRun:
+    """One run of ``recipe``, from the pack to its figures."""
+    plain = recipe.as_dict()
+    labels = labels_of(ready.joined) if recipe.system.needs_labels else None
+    metrics = layout().run(run_id_of(packed, plain, seed, labels, starts)) / "metrics.jsonl"
+    run = training("train", train.submit(packed, plain, seed, labels, starts), metrics, recipe.epochs)
+    return one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed, labels, starts))
+
+
+def resolve(recipe: str) -> Recipe:
     """The recipe of that name; raises ConfigError naming the known ones."""
     try:
         return recipes.resolve(recipe)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def weights_of(run_id: str) -> FileRef:
+    """The best weights of a finished run; raises ConfigError where there is none."""
+    run_dir = layout().run(run_id)
+    if not (run_dir / "train.json").is_file():
+        raise ConfigError(
+            f"there is no finished run {run_id!r} to start from: its folder {str(run_dir)!r} lacks train.json"
+        )
+    return manifest.file_ref(layout(), best_weights(run_dir / "checkpoint"))
+
+
+def labels_of(joined: ManifestRef) -> ManifestRef:
+    """The labels of the kept photos of ``joined``, apart from the pack: another label decodes nothing again."""
+    columns = SCHEMAS["photo_labels"].names
+    table = manifest.read(layout(), joined, [*columns, "verdict"])
+    return manifest.write(layout(), "photo_labels", table.filter(table["verdict"]).select(columns))
 
 
 def select(joined: ManifestRef) -> ManifestRef:

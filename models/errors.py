@@ -34,7 +34,7 @@ class PackDamaged(FitError):
 
 
 class CheckpointMismatch(FitError):
-    """The run folder's checkpoint belongs to another recipe, seed or pack, or is missing."""
+    """The run folder's checkpoint belongs to another recipe, seed, pack, labels or start, or is missing."""
 
     exit_code = 4
 
@@ -46,7 +46,7 @@ class DeviceMissing(FitError):
 
 
 class OutOfMemory(FitError):
-    """The device's memory ran out at ``fields['batch_size']``."""
+    """The device's memory ran out at ``fields['batch_size']``; ``fields['fits']`` photos at a time do fit (or None)."""
 
     exit_code = 6
 
@@ -61,6 +61,24 @@ class ConstantOutputs(FitError):
     """The network answers the same whatever it sees (what happened to seed 000's network)."""
 
     exit_code = 8
+
+
+class DiskFull(FitError):
+    """The disk of the run folder is full: make room and run again, it goes on from its last checkpoint."""
+
+    exit_code = 9
+
+
+class CheckpointDamaged(FitError):
+    """A checkpoint is not what was written, and there is no whole one to go on from."""
+
+    exit_code = 10
+
+
+class ExportMismatch(FitError):
+    """An exported network answers otherwise than the one it was made of; it was not kept."""
+
+    exit_code = 11
 
 
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports it

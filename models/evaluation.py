@@ -1,155 +1,233 @@
-"""A trained network against the trivial answers: every figure with its baseline and a 95 % interval over photos.
+"""A trained network against the trivial answers: what is chosen is chosen on val, then test is judged, once.
 
-The answer of the system is the predicted rectangle where it calls a photo cropped, and the whole frame where it does
-not; the threshold of that call is chosen on val. Figures over crops alone judge the rectangle itself.
-Shapes: N samples; a rectangle is (x1, x2, y1, y2).
+Every figure stands beside its baseline with a 95 % interval over photos and their paired difference. With them go how
+far probabilities may be believed (``calibration``), what torchmetrics says of the same outputs (``yardsticks``), and
+how the figures move when test photos are perturbed (responses). Nothing here knows what the system predicts.
+Shapes: N samples of a split, S figures.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from torch import nn
 
-from models.crops import WHOLE, TrivialAnswers, trivial_answers
-from models.loader import Split
-from models.metrics import Estimate, Floats, PhotoBootstrap, rectangle_iou, size_factor
-from models.predictions import FixedSamples
-from models.recipes import Recipe
+from models import calibration, disk, yardsticks
+from models.checkpoint import Checkpoints, identity_of
+from models.jobs import (
+    Request,
+    choose_device,
+    describe,
+    identity_of_request,
+    open_splits,
+    open_store,
+    refuse_unknown_labels,
+    write_json,
+)
+from models.loader import FrameStore, PhotoBatch, Split
+from models.loop import Stopped
+from models.metrics import PhotoBootstrap, figure
+from models.networks import build_model, system_of
+from models.predictions import predict
+from models.systems import Arrays, Batch, Judgement, Samples, Score, System
+
+RESPONSE_SAMPLES = 2  # of each photo that is tried perturbed: the first ones
+Decisions = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One figure, sample by sample: what the network scores and what the trivial answer scores on the same samples."""
+class Evaluation:
+    """What evaluation.json says of the figures, and the rows of predictions.parquet and scores.parquet."""
 
-    name: str
-    label: str
-    unit: str
-    better: str  # "higher" or "lower"
-    scores_N: Floats
-    baseline_N: Floats
-    baseline_label: str
-    counts_N: NDArray[np.bool_]  # the samples that the figure is about
+    found: dict[str, Any]
+    predictions: pa.Table
+    scores: pa.Table
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The network's outputs, read: the rectangle inside the frame, the call, and both joined."""
+def evaluate_job(request: Request, must_stop: Callable[[], bool]) -> None:
+    """Judge the best epoch; leaves predictions.parquet, scores.parquet and, last, evaluation.json."""
+    recipe, device = request.recipe, choose_device(request.device)
+    classes = identity_of(request.run_dir).classes
+    pack = open_splits(request, "val", "test")
+    for split in pack.splits.values():
+        refuse_unknown_labels(recipe, split, classes)
+    system = system_of(recipe, classes)
+    model = build_model(system, request.seed, device)
+    progress = Checkpoints(request.run_dir, identity_of_request(request, pack, classes)).load_best(model)
 
-    rectangle_N4: Floats
-    logit_N: Floats
-    called_crop_N: NDArray[np.bool_]
-    final_N4: Floats
-
-
-def read_outputs(outputs_N5: Floats, threshold: float) -> Answers:
-    """Answers from raw outputs: edges clipped to the frame, a crop where the logit reaches ``threshold``."""
-    rectangle_N4, logit_N = outputs_N5[:, :4].clip(0, 1), outputs_N5[:, 4]
-    called_crop_N = logit_N >= threshold
-    return Answers(
-        rectangle_N4, logit_N, called_crop_N, np.where(called_crop_N[:, None], rectangle_N4, np.array(WHOLE))
-    )
-
-
-def figures(samples: FixedSamples, answers: Answers, photos: int, recipe: Recipe) -> list[dict[str, Any]]:
-    """Every figure as a mapping for ``evaluation.json``."""
-    spec = recipe.evaluation
-    bootstrap = PhotoBootstrap(samples.photo_N, photos, spec.bootstrap_replicates, spec.bootstrap_seed)
-    comparisons = list(_compare(samples, answers, trivial_answers(recipe.crop_law)))
-    found = [_figure(comparison, bootstrap, samples.weight_N) for comparison in comparisons]
-    area = bootstrap.auroc(answers.logit_N, samples.is_crop_N, samples.weight_N)
-    difference = Estimate(area.value - 0.5, area.low - 0.5, area.high - 0.5)
-    ranking = _as_dict(
-        "crop_auroc", "Crop or whole, area under the ROC curve", "", "higher", area, 0.5, "coin", difference
-    )
-    return [found[0], ranking, *found[1:]]
+    val, test = (open_store(request, pack.splits[name], device) for name in ("val", "test"))
+    evaluation = evaluate(model, system, val, test, must_stop)
+    write_table(request.run_dir / "predictions.parquet", evaluation.predictions)
+    write_table(request.run_dir / "scores.parquet", evaluation.scores)
+    about = {"epoch": progress.best_epoch, **describe(request, pack, model, device)}
+    write_json(request.run_dir / "evaluation.json", {**evaluation.found, **about})
 
 
-def _compare(samples: FixedSamples, answers: Answers, trivial: TrivialAnswers) -> Iterator[Comparison]:
-    """The figures that are means over samples, in the order in which they are reported."""
-    truth_N4, is_crop_N = samples.rectangle_N4, samples.is_crop_N
-    everything_N = np.ones_like(is_crop_N)
-    size_N, m = size_factor(truth_N4), trivial.margin
+def evaluate(
+    model: nn.Module, system: System, val: FrameStore, test: FrameStore, must_stop: Callable[[], bool]
+) -> Evaluation:
+    """Decide on val, judge test, try test perturbed; raises ``Stopped`` between two passes if ``must_stop``."""
+    val_samples = system.samples(val.split)
+    val_outputs = predict(model, system, val, val_samples, system.recipe)
+    decisions = decide(system, val_outputs, val_samples)
 
-    right_N = (answers.called_crop_N == is_crop_N).astype(float)
-    half_N = np.full_like(right_N, 0.5)
-    yield Comparison("crop_accuracy", "Crop or whole, accuracy", "", "higher", right_N, half_N, "coin", everything_N)
-
-    iou_N = rectangle_iou(truth_N4, answers.rectangle_N4)
-    centred_N = rectangle_iou(truth_N4, np.array([m, 1 - m, m, 1 - m]))
-    label, baseline = "Rectangle, intersection over union (crops)", f"centred rectangle {m:.2f} to {1 - m:.2f}"
-    yield Comparison("rectangle_iou_crops", label, "", "higher", iou_N, centred_N, baseline, is_crop_N)
-
-    iou_N, whole_N = rectangle_iou(truth_N4, answers.final_N4), rectangle_iou(truth_N4, np.array(WHOLE))
-    label = "Rectangle, intersection over union (half whole)"
-    yield Comparison("rectangle_iou_half", label, "", "higher", iou_N, whole_N, "always the whole frame", everything_N)
-
-    error_N = np.abs(size_factor(answers.rectangle_N4) - size_N)
-    constant_N = np.abs(trivial.size_factor_crops - size_N)
-    label, baseline = "Size factor, mean absolute error (crops)", f"always {trivial.size_factor_crops:.2f}"
-    yield Comparison("size_factor_mae_crops", label, "of side", "lower", error_N, constant_N, baseline, is_crop_N)
-
-    error_N = np.abs(size_factor(answers.final_N4) - size_N)
-    constant_N = np.abs(trivial.size_factor_half - size_N)
-    label, baseline = "Size factor, mean absolute error (half whole)", f"always {trivial.size_factor_half:.2f}"
-    yield Comparison("size_factor_mae_half", label, "of side", "lower", error_N, constant_N, baseline, everything_N)
-
-    error_N = np.abs(answers.rectangle_N4 - truth_N4).mean(1)
-    constant_N = np.abs(np.array(trivial.edges) - truth_N4).mean(1)
-    label, baseline = "Edges, mean absolute error (crops)", "the median of each edge"
-    yield Comparison("edge_mae_crops", label, "of side", "lower", error_N, constant_N, baseline, is_crop_N)
+    samples = system.samples(test.split)
+    outputs = predict(model, system, test, samples, system.recipe)
+    judgement = system.judge(outputs, samples, test.split, decisions)
+    bootstrap = bootstrap_of(system, samples, test.split)
+    found = {
+        "split": test.split.name,
+        "photos": len(test.split),
+        "samples": len(samples),
+        "decisions": decisions,
+        "decisions_chosen_on": val.split.name,
+        "figures": figures(judgement, samples, bootstrap),
+        "calibration": calibrate(system, outputs, samples, decisions, bootstrap),
+        "yardsticks": yardsticks.measure(system.probabilities(outputs, samples), samples.weight_N),
+        "pictures": judgement.pictures,
+        "responses": responses(model, system, test, (samples, outputs), decisions, must_stop),
+    }
+    return Evaluation(found, judgement.predictions, score_rows(judgement.scores, samples, test.split))
 
 
-def _figure(comparison: Comparison, bootstrap: PhotoBootstrap, weight_N: Floats) -> dict[str, Any]:
-    """One figure, its interval, its baseline, and the paired difference with its interval."""
-    weight_N = weight_N * comparison.counts_N
-    value = bootstrap.mean(comparison.scores_N, weight_N)
-    baseline = bootstrap.mean(comparison.baseline_N, weight_N).value
-    difference = bootstrap.mean(comparison.scores_N - comparison.baseline_N, weight_N)
-    names = (comparison.name, comparison.label, comparison.unit, comparison.better)
-    return _as_dict(*names, value, baseline, comparison.baseline_label, difference)
+def decide(system: System, outputs: Arrays, samples: Samples) -> Decisions:
+    """What the system chooses, and the temperature of each of its probabilities."""
+    temperatures = {
+        f"temperature_{each.name}": calibration.fit_temperature(
+            each.logits_MK, each.truth_M, calibration.weights_of(each.sample_M, samples.weight_N)
+        )
+        for each in system.probabilities(outputs, samples)
+    }
+    return {**system.decide(outputs, samples), **temperatures}
 
 
-def _as_dict(
-    name: str, label: str, unit: str, better: str, value: Estimate, baseline: float, baseline_label: str, gap: Estimate
+def bootstrap_of(system: System, samples: Samples, split: Split) -> PhotoBootstrap:
+    """The resampling of the photos of ``split`` that the recipe asks for."""
+    spec = system.recipe.system.evaluation
+    return PhotoBootstrap(samples.photo_N, len(split), spec.bootstrap_replicates, spec.bootstrap_seed)
+
+
+def figures(judgement: Judgement, samples: Samples, bootstrap: PhotoBootstrap) -> list[dict[str, Any]]:
+    """Every figure as a mapping for ``evaluation.json``: the means over samples first."""
+    scores = judgement.scores
+    if not scores:
+        return list(judgement.figures)
+    weights_SN = np.stack([samples.weight_N * score.counts_N for score in scores])
+    scores_SN = np.stack([np.where(score.counts_N, score.scores_N, 0.0) for score in scores])
+    baseline_SN = np.stack([np.where(score.counts_N, score.baseline_N, 0.0) for score in scores])
+    values = bootstrap.means(np.concatenate([scores_SN, scores_SN - baseline_SN]), np.tile(weights_SN, (2, 1)))
+    measured = []
+    for score, value, gap in zip(scores, values[: len(scores)], values[len(scores) :], strict=True):
+        names = (score.name, score.label, score.unit, score.better)
+        measured.append(figure(*names, value, value.value - gap.value, score.baseline_label, gap))
+    return [*measured, *judgement.figures]
+
+
+def calibrate(
+    system: System, outputs: Arrays, samples: Samples, decisions: Decisions, bootstrap: PhotoBootstrap
 ) -> dict[str, Any]:
-    return {
-        "name": name,
-        "label": label,
-        "unit": unit,
-        "better": better,
-        **asdict(value),
-        "baseline": baseline,
-        "baseline_label": baseline_label,
-        "difference": gap.value,
-        "difference_low": gap.low,
-        "difference_high": gap.high,
-        "beats_baseline": gap.low > 0 if better == "higher" else gap.high < 0,
-    }
+    """The calibration of each of the system's probabilities, by name."""
+    found = {}
+    for each in system.probabilities(outputs, samples):
+        over_items = PhotoBootstrap(
+            samples.photo_N[each.sample_M], bootstrap.photos, bootstrap.replicates, bootstrap.seed
+        )
+        weights_M = calibration.weights_of(each.sample_M, samples.weight_N)
+        temperature = decisions[f"temperature_{each.name}"]
+        described = calibration.describe(each.logits_MK, each.truth_M, weights_M, over_items, temperature)
+        found[each.name] = {"label": each.label, **described}
+    return found
 
 
-def prediction_rows(split: Split, samples: FixedSamples, answers: Answers) -> pa.Table:
-    """One row per sample: who, the truth, the prediction; edges and size factors as fractions of the original frame."""
+class Perturbed:
+    """A system that sees every photo perturbed, and is the same in all else."""
+
+    def __init__(self, system: System, name: str, strength: float) -> None:
+        self._system, self._name, self._strength = system, name, strength
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._system, attribute)
+
+    def draw_fixed(self, photos: PhotoBatch, samples: Samples, rows_B: Any) -> Batch:
+        """As the system draws them, of perturbed photos."""
+        return self._system.draw_fixed(self._system.perturb(photos, self._name, self._strength), samples, rows_B)
+
+
+def responses(
+    model: nn.Module, system: System, test: FrameStore, whole: tuple[Samples, Arrays], decisions: Decisions,
+    must_stop: Callable[[], bool],
+) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """The figures by perturbation and strength, on the first samples of some photos, which count alike.
+
+    ``whole``: all samples of test and the outputs on them, which are those of strength 0.
+    """
+    rows_B, few = first_samples(system, whole[0], test)
+    bootstrap = bootstrap_of(system, few, test.split)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, strength in _trials(system.perturbations() if len(few) else {}):
+        if must_stop():
+            raise Stopped("stopped while test photos were perturbed: evaluate again")
+        perturbed: Any = Perturbed(system, name, strength)
+        if strength == 0:
+            outputs = {key: value[rows_B] for key, value in whole[1].items()}
+        else:
+            outputs = predict(model, perturbed, test, few, system.recipe)
+        measured = figures(system.judge(outputs, few, test.split, decisions), few, bootstrap)
+        brief = [{key: each[key] for key in ("name", "value", "low", "high", "baseline")} for each in measured]
+        found.setdefault(name, []).append({"strength": strength, "figures": brief})
+    return found
+
+
+def _trials(perturbations: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, float]]:
+    return ((name, float(strength)) for name, strengths in perturbations.items() for strength in strengths)
+
+
+def first_samples(system: System, samples: Samples, store: FrameStore) -> tuple[NDArray[np.int64], Samples]:
+    """The first samples of the photos that perturbations are tried on (rows, and samples of equal weights a photo).
+
+    The photos are those of the smallest keys: a random choice, the same for every run on the same photos.
+    """
+    chosen = np.argsort(store.keys, kind="stable")[: system.recipe.system.evaluation.response_photos]
+    rows_B = np.flatnonzero((samples.sample_N < RESPONSE_SAMPLES) & np.isin(samples.photo_N, chosen))
+    few = samples.take(rows_B)
+    each_N = np.bincount(few.photo_N, minlength=len(store))[few.photo_N]
+    return rows_B, replace(few, weight_N=1 / each_N)
+
+
+def score_rows(scores: Sequence[Score], samples: Samples, split: Split) -> pa.Table:
+    """One row a sample: source, photo_id, sample, weight, and each figure's score there; null where it does not count.
+
+    What a comparison of runs must know of a figure stands in its field's metadata, its baseline among it.
+    """
     photos = samples.photo_N.tolist()
-    columns: dict[str, Any] = {
-        "source": [split.sources[photo] for photo in photos],
-        "photo_id": [split.photo_ids[photo] for photo in photos],
-        "split": [split.name] * len(photos),
-        "sample": samples.sample_N.astype(np.int32),
-        "weight": samples.weight_N,
-        "is_crop": samples.is_crop_N,
-        **_edges("", samples.rectangle_N4),
-        **_edges("pred_", answers.rectangle_N4),
-        "crop_logit": answers.logit_N,
-        "crop_probability": np.exp(-np.logaddexp(0, -answers.logit_N)),
-        "called_crop": answers.called_crop_N,
+    columns: dict[str, pa.Array] = {
+        "source": pa.array([split.sources[photo] for photo in photos], pa.string()),
+        "photo_id": pa.array([split.photo_ids[photo] for photo in photos], pa.string()),
+        "sample": pa.array(samples.sample_N, pa.int32()),
+        "weight": pa.array(samples.weight_N, pa.float64()),
     }
-    return pa.table(columns)
+    fields = [pa.field(name, column.type) for name, column in columns.items()]
+    for score in scores:
+        columns[score.name] = pa.array(score.scores_N, pa.float64(), mask=~score.counts_N)
+        fields.append(pa.field(score.name, pa.float64(), metadata=_facts(score, samples)))
+    return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
-def _edges(prefix: str, rectangle_N4: Floats) -> dict[str, Floats]:
-    """Columns x1, x2, y1, y2 and size_factor, each with ``prefix``."""
-    edges = dict(zip(("x1", "x2", "y1", "y2"), rectangle_N4.T, strict=True))
-    return {f"{prefix}{name}": column for name, column in {**edges, "size_factor": size_factor(rectangle_N4)}.items()}
+def _facts(score: Score, samples: Samples) -> dict[str, str]:
+    """What a field says of its figure, as Parquet keeps it."""
+    weight_N = samples.weight_N * score.counts_N
+    baseline = float(np.where(score.counts_N, score.baseline_N, 0.0) @ weight_N / weight_N.sum().clip(1e-300))
+    names = {name: str(getattr(score, name)) for name in ("label", "unit", "better", "baseline_label")}
+    return {**names, "baseline": repr(baseline)}
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Replace ``path`` at once; raises ``DiskFull``."""
+    stream = pa.BufferOutputStream()
+    pq.write_table(table, stream, compression="zstd")
+    disk.replace(path, stream.getvalue().to_pybytes())

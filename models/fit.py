@@ -1,15 +1,22 @@
 """Train or evaluate one run, in a process of its own: ``python -m models.fit RUN.json``.
 
 RUN.json: {"run_id": "...", "run_dir": "...", "pack_dir": "...", "recipe": a name or a whole recipe,
-"device": "auto" | "cpu" | "cuda", "job": "train" | "evaluate", "seed": 0, "threads": null}. Paths are relative to the
-working directory.
+"device": "auto" | "cpu" | "cuda", "job": "train" | "evaluate" | "predict" | "export" | "find_lr", "seed": 0,
+"threads": null, "labels": null or a Parquet file (source, photo_id, label), "start_from": [files of weights, or run
+folders], "trained": null or the folder of the run that learnt}. Paths are relative to the working directory.
 
-train     writes metrics.jsonl, checkpoint/ and train.json into run_dir; goes on from a checkpoint that it finds there
-evaluate  reads the best checkpoint, writes predictions.parquet and evaluation.json
+train     writes metrics.jsonl, tensorboard/, checkpoint/ and train.json into run_dir; goes on from a checkpoint there
+evaluate  reads the best checkpoint, writes evaluation.json, predictions.parquet and scores.parquet
+
+predict   writes answers.parquet about the photos of another pack; export model.pt2 and model.onnx; find_lr a sweep
+
+On several GPUs, or in several processes on the CPU: ``torchrun --nproc-per-node=2 -m models.fit RUN.json``; each takes
+its share of every batch, the first one writes. ``torchrun`` has an exit code of its own: see error.json and train.json.
 
 Exit codes: 0 done; 143 stopped by SIGTERM, or because the parent died, with a checkpoint saved; otherwise error.json
 says what happened: 2 ConfigError, 3 PackDamaged, 4 CheckpointMismatch, 5 DeviceMissing, 6 OutOfMemory,
-7 TrainingDiverged, 8 ConstantOutputs; 1 is a fault of the program, with its traceback on stderr and no error.json.
+7 TrainingDiverged, 8 ConstantOutputs, 9 DiskFull, 10 CheckpointDamaged; 1 is a fault of the program, with its traceback
+on stderr and no error.json.
 """
 
 import ctypes
@@ -18,17 +25,22 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from models.errors import STOPPED_EXIT_CODE, ConfigError, FitError
-from models.recipes import Recipe, from_dict, resolve
+from models.recipes import from_dict, resolve
+from models.specs import Recipe
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 REQUIRED = ("run_id", "run_dir", "pack_dir", "recipe")
-DEFAULTS: dict[str, Any] = {"device": "auto", "job": "train", "seed": 0, "threads": None}
-CHOICES = {"device": ("auto", "cpu", "cuda"), "job": ("train", "evaluate")}
+DEFAULTS: dict[str, Any] = {
+    "device": "auto", "job": "train", "seed": 0, "threads": None, "labels": None, "start_from": [],
+    "trained": None,
+}  # fmt: skip
+CHOICES = {"device": ("auto", "cpu", "cuda"), "job": ("train", "evaluate", "predict", "export", "find_lr")}
 
 
 class StopRequest:
@@ -67,7 +79,7 @@ def main(arguments: list[str]) -> int:
     except FitError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         if run_dir is not None and run_dir.is_dir():
-            (run_dir / "error.json").write_text(json.dumps(error.as_dict(), indent=2) + "\n")
+            _leave_error(run_dir, error)
         return error.exit_code
 
 
@@ -75,10 +87,14 @@ def _run(values: Mapping[str, Any], must_stop: StopRequest) -> int:
     """The job itself. Importing torch takes seconds, so it happens here, after a bad request was refused."""
     recipe = resolve_recipe(values["recipe"])
     from models import jobs, loop
+    from models.distributed import World
 
-    paths = {"run_dir": Path(values["run_dir"]), "pack_dir": Path(values["pack_dir"])}
+    paths: dict[str, Any] = {name: Path(values[name]) for name in ("run_dir", "pack_dir")}
+    paths |= {name: None if values[name] is None else Path(values[name]) for name in ("labels", "trained")}
+    paths["start_from"] = tuple(Path(path) for path in values["start_from"])
+    world = World.from_environment(os.environ)
     try:
-        jobs.run(jobs.Request(**{**values, **paths, "recipe": recipe}), must_stop)
+        jobs.run(jobs.Request(**{**values, **paths, "recipe": recipe, "world": world}), must_stop)
     except loop.Stopped:
         return STOPPED_EXIT_CODE
     return 0
@@ -106,6 +122,9 @@ def _check_types(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values, if each is of a kind that the run can use."""
     claims = {key: values[key] in allowed for key, allowed in CHOICES.items()}
     claims |= {key: isinstance(values[key], str) for key in ("run_id", "run_dir", "pack_dir")}
+    claims |= {key: values[key] is None or isinstance(values[key], str) for key in ("labels", "trained")}
+    starts = values["start_from"]
+    claims["start_from"] = isinstance(starts, list) and all(isinstance(path, str) for path in starts)
     claims["seed"] = _is_count(values["seed"], least=0)
     claims["threads"] = values["threads"] is None or _is_count(values["threads"], least=1)
     for key, holds in claims.items():
@@ -122,6 +141,14 @@ def _is_count(value: Any, least: int) -> bool:
 def resolve_recipe(value: Any) -> Recipe:
     """The recipe of that name, or the one that a mapping spells out."""
     return resolve(value) if isinstance(value, str) else from_dict(value)
+
+
+def _leave_error(run_dir: Path, error: FitError) -> None:
+    """Write error.json; on a full disk the exit code has to do."""
+    with suppress(OSError):
+        fresh = run_dir / f".error-{os.getpid()}"
+        fresh.write_text(json.dumps(error.as_dict(), indent=2) + "\n")
+        fresh.replace(run_dir / "error.json")
 
 
 def _prepare(run_dir: Path) -> None:

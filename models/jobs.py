@@ -1,120 +1,144 @@
-"""The jobs of ``models.fit``, each from a checked request to the files that it leaves in the run folder."""
+"""The jobs of ``models.fit``, each from a checked request to the files that it leaves in the run folder.
+
+Each job is a function ``job(request, must_stop)`` in the module that ``JOBS`` names; what they share is here.
+"""
 
 import json
 import platform
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from models.checkpoint import Checkpoints, RunIdentity
+from models import disk
+from models.categories.labels import class_numbers, classes_of
+from models.categories.spec import CategorySpec
+from models.checkpoint import RunIdentity
+from models.distributed import World
 from models.errors import ConfigError, DeviceMissing, OutOfMemory
-from models.evaluation import figures, prediction_rows, read_outputs
-from models.loader import FrameStore, Pack, open_pack
-from models.loop import MetricsLog, train
-from models.metrics import best_threshold
-from models.networks import build_model
-from models.predictions import fixed_samples, predict
-from models.recipes import Recipe
+from models.loader import FrameStore, Pack, Split, open_pack
+from models.networks import start_file
+from models.specs import Recipe
 
+JOBS = {  # name: (module, function)
+    "train": ("models.training", "train_job"),
+    "evaluate": ("models.evaluation", "evaluate_job"),
+    "predict": ("models.predicting", "predict_job"),
+    "export": ("models.export", "export_job"),
+    "find_lr": ("models.lr_finder", "find_lr_job"),
+}
 PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "safetensors")
+NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 MIN_PHOTOS = {"train": 8, "val": 2, "test": 2}
 
 
 @dataclass(frozen=True)
 class Request:
-    """RUN.json, checked."""
+    """RUN.json, checked, and which process of the run this is."""
 
     run_id: str
     run_dir: Path
     pack_dir: Path
     recipe: Recipe
-    device: Literal["auto", "cpu", "cuda"]
-    job: Literal["train", "evaluate"]
+    device: str  # "auto", "cpu" or "cuda"
+    job: str
     seed: int
     threads: int | None
+    labels: Path | None = None
+    start_from: tuple[Path, ...] = ()
+    trained: Path | None = None  # the run whose network predicts or is exported
+    world: World = field(default_factory=World)
 
 
 def run(request: Request, must_stop: Callable[[], bool]) -> None:
-    """Do the job; out-of-memory errors come back as ``OutOfMemory``."""
+    """Do the job; memory that ran out comes back as ``OutOfMemory``. Only training uses more than one process."""
     if request.threads is not None:
         torch.set_num_threads(request.threads)
+    if request.job != "train" and not request.world.is_first:
+        return
+    module, function = JOBS[request.job]
     try:
-        {"train": train_job, "evaluate": evaluate_job}[request.job](request, must_stop)
+        getattr(import_module(module), function)(request, must_stop)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         batch_size = request.recipe.batch_size
         message = f"the memory of {request.device!r} ran out with batch_size {batch_size}: take a smaller one"
-        raise OutOfMemory(message, batch_size=batch_size, device=request.device) from error
+        raise OutOfMemory(message, batch_size=batch_size, fits=None, device=request.device) from error
 
 
-def train_job(request: Request, must_stop: Callable[[], bool]) -> None:
-    """Train; leaves metrics.jsonl, checkpoint/ and train.json."""
-    device, pack = choose_device(request.device), _open(request, "train", "val")
-    model = build_model(request.recipe, request.seed, device)
-    stores = {name: FrameStore(split, device) for name, split in pack.splits.items()}
-    checkpoints = Checkpoints(request.run_dir, _identity(request, pack))
-    log = MetricsLog(request.run_dir / "metrics.jsonl")
-    progress = train(request.recipe, model, stores, checkpoints, log, seed=request.seed, must_stop=must_stop)
-    final = {
-        "photos": {name: len(split) for name, split in pack.splits.items()},
-        "steps": progress.step,
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "best_val_loss": progress.best_val_loss,
-        "seconds": progress.seconds,
-        "history": progress.history,
-    }
-    write_json(request.run_dir / "train.json", {**describe(request, pack, model, device), "final": final})
-
-
-def evaluate_job(request: Request, must_stop: Callable[[], bool]) -> None:
-    """Judge the best epoch: threshold on val, then test, once; leaves predictions.parquet and evaluation.json."""
-    recipe, device = request.recipe, choose_device(request.device)
-    pack = _open(request, "val", "test")
-    model = build_model(recipe, request.seed, device)
-    progress = Checkpoints(request.run_dir, _identity(request, pack)).load_best(model)
-
-    val = FrameStore(pack.splits["val"], device)
-    val_samples = fixed_samples(val.keys, recipe)
-    val_outputs_N5 = predict(model, val, val_samples, recipe)
-    threshold = best_threshold(val_outputs_N5[:, 4], val_samples.is_crop_N, val_samples.weight_N)
-
-    test = FrameStore(pack.splits["test"], device)
-    samples = fixed_samples(test.keys, recipe)
-    answers = read_outputs(predict(model, test, samples, recipe), threshold)
-    found = {
-        "split": "test",
-        "photos": len(test),
-        "samples": len(samples.photo_N),
-        "threshold": threshold,
-        "threshold_chosen_on": "val",
-        "epoch": progress.best_epoch,
-        "figures": figures(samples, answers, len(test), recipe),
-        **describe(request, pack, model, device),
-    }
-    pq.write_table(prediction_rows(test.split, samples, answers), request.run_dir / ".predictions", compression="zstd")
-    (request.run_dir / ".predictions").replace(request.run_dir / "predictions.parquet")
-    write_json(request.run_dir / "evaluation.json", found)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name, "auto" being CUDA if there is any; raises ``DeviceMissing``."""
+def choose_device(name: str, world: World | None = None) -> torch.device:
+    """The device of that name, "auto" being CUDA if there is any; a GPU for each process. Raises ``DeviceMissing``."""
+    world = world or World()
     if name == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing("this machine has no usable CUDA device: ask for device 'cpu' or 'auto'", device=name)
-    chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(chosen if name == "auto" else name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if world.local_rank >= (there := torch.cuda.device_count()):
+        message = f"process {world.local_rank + 1} on this machine has no GPU, there are {there}: start {there} at most"
+        raise DeviceMissing(message, device=name, devices=there)
+    torch.cuda.set_device(world.local_rank)
+    return torch.device("cuda", world.local_rank)
+
+
+def open_splits(request: Request, *splits: str) -> Pack:
+    """The splits of the request's pack; ``ConfigError`` if one has too few photos to work with."""
+    pack = open_pack(request.pack_dir, request.recipe.pack, splits, request.labels)
+    for name, split in pack.splits.items():
+        if len(split) < MIN_PHOTOS[name]:
+            message = (
+                f"split {name!r} has {len(split)} photos and needs at least {MIN_PHOTOS[name]}:"
+                " collect more photos or change the split"
+            )
+            raise ConfigError(message, split=name, photos=len(split), needed=MIN_PHOTOS[name])
+    return pack
+
+
+def open_store(request: Request, split: Split, device: torch.device) -> FrameStore:
+    """The photos of a split for batches, with the large frames if the recipe has any."""
+    return FrameStore(split, device, needs_detail=request.recipe.pack.detail_height is not None)
+
+
+def learnt_classes(recipe: Recipe, pack: Pack) -> tuple[str, ...]:
+    """The labels of train, sorted, where the recipe's system learns labels.
+
+    Raises ``ConfigError`` for photos without a label, and for labels of other splits that train lacks.
+    """
+    classes = classes_of(pack.splits["train"]) if isinstance(recipe.system, CategorySpec) else ()
+    for split in pack.splits.values():
+        refuse_unknown_labels(recipe, split, classes)
+    return classes
+
+
+def refuse_unknown_labels(recipe: Recipe, split: Split, classes: Sequence[str]) -> None:
+    """Raise ``ConfigError`` for photos without a label, or with one that train lacks, where labels are learnt."""
+    if isinstance(recipe.system, CategorySpec):
+        class_numbers(split.labels, classes, split.name)
+
+
+def identity_of_request(request: Request, pack: Pack, classes: Sequence[str]) -> RunIdentity:
+    """What the run's checkpoints belong to."""
+    recipe = request.recipe
+    return RunIdentity(
+        recipe_digest=recipe.digest,
+        recipe_name=recipe.name,
+        seed=request.seed,
+        pack_digest=pack.digest,
+        labels_sha256=None if request.labels is None else disk.sha256_of(request.labels),
+        start_sha256s=tuple(disk.sha256_of(start_file(path)) for path in request.start_from),
+        classes=tuple(classes),
+    )
 
 
 def describe(request: Request, pack: Pack, model: nn.Module, device: torch.device) -> dict[str, Any]:
     """What made a result: recipe, versions, commit, device, size of the network."""
+    threads = f"cpu, {torch.get_num_threads()} threads"
     return {
         "run_id": request.run_id,
         "seed": request.seed,
@@ -122,12 +146,16 @@ def describe(request: Request, pack: Pack, model: nn.Module, device: torch.devic
         "recipe_digest": request.recipe.digest,
         "pack_digest": pack.digest,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads",
-        "packages": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else threads,
+        "processes": request.world.size,
+        "packages": describe_packages(),
         "git_commit": git_commit(),
     }
+
+
+def describe_packages() -> dict[str, str]:
+    """The versions that decide what a network answers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def git_commit() -> str | None:
@@ -141,29 +169,11 @@ def git_commit() -> str | None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replace ``path`` at once, so that a reader never sees half of it."""
-    fresh = path.with_name(f".{path.name}")
-    fresh.write_text(json.dumps(value, indent=2) + "\n")
-    fresh.replace(path)
+    """Replace ``path`` at once, so that a reader never sees half of it; raises ``DiskFull``."""
+    disk.replace(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def _open(request: Request, *splits: str) -> Pack:
-    """The splits of the request's pack; ``ConfigError`` if one has too few photos to work with."""
-    pack = open_pack(request.pack_dir, request.recipe.pack, splits)
-    for name, split in pack.splits.items():
-        if len(split) < MIN_PHOTOS[name]:
-            message = (
-                f"split {name!r} has {len(split)} photos and needs at least {MIN_PHOTOS[name]}:"
-                " collect more photos or change the split"
-            )
-            raise ConfigError(message, split=name, photos=len(split), needed=MIN_PHOTOS[name])
-    return pack
-
-
-def _identity(request: Request, pack: Pack) -> RunIdentity:
-    return RunIdentity(request.recipe.digest, request.recipe.name, request.seed, pack.digest)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the machine had no memory left (the CPU allocator has no exception of its own)."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had no memory left (not every allocator has an exception of its own)."""
+    is_typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_typed or any(words in str(error) for words in NO_MEMORY)

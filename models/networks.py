@@ -1,41 +1,102 @@
-"""Networks by name: from a recipe to a network that is ready to train, and one forward pass as the recipe wants it."""
+"""From a recipe to its system and a network that is ready to train, and one forward pass as the recipe wants it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.crops import CropThumbnailNet
+from models.categories.spec import CategorySpec
+from models.checkpoint import best_weights
 from models.errors import ConfigError
-from models.losses import refuse_squashed_outputs
-from models.recipes import ModelSpec, Recipe
+from models.linting import refuse_squashed_outputs
+from models.loader import PhotoBatch
+from models.pretrained import load_weights
+from models.randomness import photo_keys
+from models.specs import Recipe
+from models.systems import Batch, System, Tensors
 
-MODELS: dict[str, Callable[[ModelSpec], nn.Module]] = {"crop_thumbnail": CropThumbnailNet}
-INPUT_CHANNELS = 5  # red, green, blue, y, x
+
+def system_of(recipe: Recipe, classes: Sequence[str] = ()) -> System:
+    """The recipe's system; ``classes``: the labels of train, sorted, where the system learns labels."""
+    if isinstance(recipe.system, CategorySpec):
+        from models.categories.system import CategorySystem
+
+        return CategorySystem(recipe, classes)
+    from models.crops.system import CropSystem
+
+    return CropSystem(recipe)
 
 
-def build_model(recipe: Recipe, seed: int, device: torch.device) -> nn.Module:
-    """The recipe's network with the weights of ``seed``; ``ConfigError`` if its last layer squashes logits."""
-    if recipe.model.name not in MODELS:
-        raise ConfigError(f"unknown network {recipe.model.name!r}: choose one of {', '.join(MODELS)}")
+def build_model(system: System, seed: int, device: torch.device) -> nn.Module:
+    """The system's network with the weights of ``seed``; ``ConfigError`` if an output that wants logits is squashed."""
+    recipe = system.recipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODELS[recipe.model.name](recipe.model)
-    probe = torch.zeros(1, INPUT_CHANNELS, recipe.model.input_height, recipe.model.input_width)
-    refuse_squashed_outputs(model, probe, recipe.loss.name)
+        model = system.build()
+    refuse_squashed_outputs(model, system, blank_batch(system))
     order = torch.channels_last if recipe.channels_last and device.type == "cuda" else torch.contiguous_format
-    return model.to(device, memory_format=order)  # type: ignore[call-overload,no-any-return]
+    model = model.to(device, memory_format=order)  # type: ignore[call-overload]
+    if recipe.compile:
+        model.compile(dynamic=False)  # in place: the names of the weights stay
+    return model
 
 
-def forward(model: nn.Module, image_BCHW: Tensor, recipe: Recipe) -> Tensor:
+def blank_batch(system: System) -> Batch:
+    """What the system draws from two black photos, on the CPU."""
+    pack = system.recipe.pack
+    names = list(getattr(system, "classes", ())) or [None]
+    detail = pack.detail_height and torch.zeros(2, 3, pack.detail_height, pack.detail_width or 0, dtype=torch.uint8)
+    photos = PhotoBatch(
+        rows_B=np.arange(2),
+        keys_B=photo_keys(["blank/0", "blank/1"]),
+        frame_BCHW=torch.zeros(2, 3, pack.frame_height, pack.frame_width, dtype=torch.uint8),
+        detail_BCHW=detail,
+        labels=[names[0], names[-1]],
+    )
+    return system.draw(photos, seed=0, epoch=0)
+
+
+def forward(model: nn.Module, inputs: Tensors, recipe: Recipe) -> Tensors:
     """Outputs in float32; on CUDA in the recipe's precision and memory order inside."""
-    if recipe.channels_last and image_BCHW.is_cuda:
-        image_BCHW = image_BCHW.contiguous(memory_format=torch.channels_last)
-    with _precision(recipe, image_BCHW.device):
-        outputs_B5: Tensor = model(image_BCHW)
-    return outputs_B5.float()
+    device = next(iter(inputs.values())).device
+    if recipe.channels_last and device.type == "cuda":
+        inputs = {name: _channels_last(value) for name, value in inputs.items()}
+    with _precision(recipe, device):
+        outputs: Tensors = model(**inputs)
+    return {name: value.float() for name, value in outputs.items()}
+
+
+def start_from(model: nn.Module, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Load whatever agrees with ``model`` in name and shape from each file, in their order; an account of each.
+
+    A folder is that of a run: its best weights. The account is that of ``pretrained.load_weights``. Raises
+    ``ConfigError`` for a file that cannot be read or gives nothing, ``CheckpointMismatch`` for an untrained run.
+    """
+    return [load_weights(model, start_file(path)) for path in files]
+
+
+def start_file(path: Path) -> Path:
+    """The file of weights that is meant by a path: itself, or the best weights of the run in that folder.
+
+    Raises ``ConfigError`` if it is not there.
+    """
+    file = best_weights(path) if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"there is no file of weights at {file}: correct start_from", path=str(file))
+    return file
+
+
+def memory_figures(device: torch.device) -> dict[str, int]:
+    """On CUDA the most memory that this process has held at once, in bytes; elsewhere nothing."""
+    return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
 def _precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:

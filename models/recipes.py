@@ -1,137 +1,49 @@
-"""Complete training configurations: a recipe is a function that returns a frozen ``Recipe``.
+"""Recipes by name: functions that return a frozen ``Recipe``; variants derive with ``dataclasses.replace``.
 
-Variants derive with ``dataclasses.replace``. This module is plain Python: it imports no torch, so a flow may read it.
-Source of ``crops_thumbnail``: "Dissecting Image Crops", Van Hoorick and Vondrick, ICCV 2021 (arXiv 2011.11831) and the
-authors' published code: network, crop law, loss weights, optimiser and schedule.
+This module is plain Python: it imports no torch, so a flow may read it.
+Source of ``crops_joint``: "Dissecting Image Crops", Van Hoorick and Vondrick, ICCV 2021 (arXiv 2011.11831) and the
+authors' published code: networks, crop law, loss weights, optimiser and schedule.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+from models.categories.spec import CategorySpec
+from models.crops.spec import CropLossSpec, CropSpec, PatchSpec, ScaleLaw, ThumbnailSpec, TrunkSpec
 from models.errors import ConfigError
-from models.frames import LATER, PackSpec
+from models.frames import PackSpec
+from models.specs import Freeze, GuardSpec, OptimiserSpec, Recipe, ScheduleSpec
+
+RESNET_18, RESNET_34 = (2, 2, 2, 2), (3, 4, 6, 3)
+WIDTHS = (64, 128, 256, 512)
+
+FULL_THUMBNAIL = ThumbnailSpec(
+    TrunkSpec(RESNET_34, WIDTHS, "7x7-pool"),
+    height=149,
+    width=224,
+    # The narrowest crop of an 896 px frame is reduced by 1.6: with less, sharpness tells crops apart (see LOG.md).
+    scale=ScaleLaw(min_px=224, max_px=280),
+)
+FULL_PATCHES = PatchSpec(TrunkSpec(RESNET_18, WIDTHS, "7x7-pool"), patch_px=96, scale=ScaleLaw(min_px=512, max_px=640))
+NARROW_THUMBNAIL = ThumbnailSpec(
+    TrunkSpec((1, 1, 1, 1), (16, 32, 64, 128), "3x3"), height=48, width=72, scale=ScaleLaw(min_px=72, max_px=96)
+)
+NARROW_PATCHES = PatchSpec(
+    TrunkSpec((1, 1, 1, 1), (16, 32, 64, 128), "3x3"), patch_px=48, scale=ScaleLaw(min_px=256, max_px=256)
+)
 
 
-@dataclass(frozen=True)
-class CropLaw:
-    """How crops are drawn: with ``crop_probability``, of linear size U(min, max), pinned to one of the four edges."""
-
-    crop_probability: float = 0.5
-    min_size_factor: float = 0.5
-    max_size_factor: float = 0.9
-
-
-@dataclass(frozen=True)
-class ScaleMatching:
-    """Crops and whole frames alike pass through an intermediate width, then get noise: see ``models.transforms``."""
-
-    min_intermediate_px: int
-    max_intermediate_px: int
-    max_noise_std: float = 0.02  # of the full range; the standard deviation itself is drawn from U(0, max)
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A network by name and size. ``depths`` and ``widths`` are per stage; ``stem`` is the first convolution."""
-
-    name: str
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    stem: Literal["7x7-pool", "3x3"]
-    input_height: int
-    input_width: int
-    embedding: int = 64
-    hidden: tuple[int, ...] = (512, 256)
-
-
-@dataclass(frozen=True)
-class OptimiserSpec:
-    """``schedule``: "exponential" multiplies lr by ``decay`` each epoch; "one_cycle" warms up, then anneals to 0."""
-
-    name: Literal["adam", "adamw", "sgd"]
-    lr: float
-    schedule: Literal["constant", "exponential", "cosine", "one_cycle"]
-    decay: float = 1.0
-    warmup_fraction: float = 0.25
-    weight_decay: float = 0.0
-    momentum: float = 0.9  # of SGD
-    max_gradient_norm: float | None = None
-
-
-@dataclass(frozen=True)
-class LossSpec:
-    """Weights of the loss terms: mean squared error of the rectangle, cross-entropy of the crop decision."""
-
-    name: str = "crop_rectangle"
-    rectangle_weight: float = 3.0
-    crop_weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class EvaluationSpec:
-    """Each photo is seen once whole and ``crops_per_photo`` times cropped; intervals resample photos."""
-
-    crops_per_photo: int = 4
-    seed: int = 1754
-    bootstrap_replicates: int = 2000
-    bootstrap_seed: int = 7
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training run computes, except the photos and the run's seed."""
-
-    name: str
-    title: str
-    model: ModelSpec
-    pack: PackSpec
-    crop_law: CropLaw
-    scale_matching: ScaleMatching
-    optimiser: OptimiserSpec
-    loss: LossSpec
-    evaluation: EvaluationSpec
-    batch_size: int
-    epochs: int
-    flip_horizontally: bool = False
-    seeds: tuple[int, ...] = (0, 1, 2)  # the seeds of a full comparison; one run takes one of them
-    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16 only on CUDA
-    channels_last: bool = False
-    constant_outputs_after_epoch: int = 3
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Nested mapping of JSON values."""
-        return json.loads(json.dumps(_plain(self)))  # type: ignore[no-any-return]
-
-    @property
-    def least_scale(self) -> float:
-        """The smallest reduction that occurs: the narrowest crop to the widest intermediate width."""
-        return self.pack.frame_width * self.crop_law.min_size_factor / self.scale_matching.max_intermediate_px
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over every value of the recipe."""
-        return hashlib.sha256(json.dumps(_plain(self), sort_keys=True).encode()).hexdigest()
-
-
-def crops_thumbnail() -> Recipe:
-    """The thumbnail half of the paper's network, whole: ResNet-34 on RGB and two coordinate channels."""
+def crops_joint() -> Recipe:
+    """The paper's network, whole: ResNet-34 on the thumbnail and ResNet-18 on 16 patches, joined."""
     return Recipe(
-        name="crops_thumbnail",
-        title="Crop detection from the thumbnail (ResNet-34)",
-        model=ModelSpec("crop_thumbnail", (3, 4, 6, 3), (64, 128, 256, 512), "7x7-pool", 149, 224),
-        pack=PackSpec(frame_height=384, frame_width=576),
-        crop_law=CropLaw(),
-        # 288 px is the narrowest crop of a 576 px frame: no sample is ever enlarged.
-        scale_matching=ScaleMatching(min_intermediate_px=224, max_intermediate_px=288),
-        optimiser=OptimiserSpec("adam", lr=5e-3, schedule="exponential", decay=0.942),
-        loss=LossSpec(),
-        evaluation=EvaluationSpec(),
+        name="crops_joint",
+        title="Crop detection from thumbnail and patches (ResNet-34 and ResNet-18)",
+        system=CropSpec(FULL_THUMBNAIL, FULL_PATCHES),
+        pack=PackSpec(597, 896, detail_height=1365, detail_width=2048),
+        optimiser=OptimiserSpec("adam", lr=5e-3),
+        schedule=ScheduleSpec("exponential", decay=0.942),
         batch_size=64,
         epochs=25,
         precision="bfloat16",
@@ -139,32 +51,169 @@ def crops_thumbnail() -> Recipe:
     )
 
 
+def crops_thumbnail() -> Recipe:
+    """The thumbnail half of the paper's network: ResNet-34 on RGB and two coordinate channels."""
+    return replace(
+        crops_joint(),
+        name="crops_thumbnail",
+        title="Crop detection from the thumbnail (ResNet-34)",
+        system=CropSpec(FULL_THUMBNAIL, None),
+        pack=PackSpec(597, 896),
+    )
+
+
+def crops_patches() -> Recipe:
+    """The patch half of the paper's network: ResNet-18, shared by 16 patches of 96 x 96."""
+    return replace(
+        crops_joint(),
+        name="crops_patches",
+        title="Crop detection from 16 patches (ResNet-18)",
+        system=CropSpec(None, FULL_PATCHES),
+    )
+
+
 def crops_thumbnail_narrow() -> Recipe:
-    """A quarter of the width, a third of the depth, a smaller thumbnail: learns from 350 photos on two CPU cores.
+    """A quarter of the width and a third of the depth: learns from a few hundred photos on two CPU cores.
 
     With so few photos the decision is learnt long before the rectangle; ten times the paper's weight on the rectangle
     keeps its gradient alive (size-factor error on crops 0.083 instead of 0.115 where the constant answer has 0.108).
     """
-    return replace(
-        crops_thumbnail(),
+    loss = CropLossSpec(rectangle_weight=30.0)
+    return Recipe(
         name="crops_thumbnail_narrow",
         title="Crop detection from the thumbnail (narrow: quarter-width ResNet-10, 72x48)",
-        model=ModelSpec("crop_thumbnail", (1, 1, 1, 1), (16, 32, 64, 128), "3x3", 48, 72),
-        pack=PackSpec(frame_height=128, frame_width=192),
-        scale_matching=ScaleMatching(min_intermediate_px=72, max_intermediate_px=96),
-        optimiser=OptimiserSpec("adamw", lr=4e-3, schedule="one_cycle", weight_decay=0.02),
-        loss=LossSpec(rectangle_weight=30.0),
+        system=CropSpec(NARROW_THUMBNAIL, None, loss=loss, flips=("horizontal", "vertical")),
+        pack=PackSpec(256, 384),
+        optimiser=OptimiserSpec("adamw", lr=4e-3, weight_decay=0.02),
+        schedule=ScheduleSpec("one_cycle", warmup_fraction=0.25),
         batch_size=32,
         epochs=40,
-        flip_horizontally=True,
+    )
+
+
+def crops_patches_narrow() -> Recipe:
+    """The patch half on as little: a quarter of the width and half of the depth, patches of 48 px of 320."""
+    thumbnail = crops_thumbnail_narrow()
+    return replace(
+        thumbnail,
+        name="crops_patches_narrow",
+        title="Crop detection from 16 patches (narrow: quarter-width ResNet-10, 48x48)",
+        system=replace(thumbnail.system, thumbnail=None, patches=NARROW_PATCHES),
+        pack=PackSpec(256, 384, detail_height=683, detail_width=1024),
+        batch_size=16,
+        epochs=10,
+    )
+
+
+def crops_joint_narrow() -> Recipe:
+    """Both narrow halves joined; meant to start from what they learnt alone (``compare_runs(..., staged=True)``)."""
+    patches = crops_patches_narrow()
+    return replace(
+        patches,
+        name="crops_joint_narrow",
+        title="Crop detection from thumbnail and patches (narrow: quarter-width ResNet-10)",
+        system=replace(patches.system, thumbnail=NARROW_THUMBNAIL),
+        optimiser=OptimiserSpec("adamw", lr=2e-3, weight_decay=0.02),
+    )
+
+
+def categories_resnet18() -> Recipe:
+    """ResNet-18 on 224 x 224 from nothing: one label a photo."""
+    return Recipe(
+        name="categories_resnet18",
+        title="Photo categories (ResNet-18)",
+        system=CategorySpec("resnet18", input_px=224, label_smoothing=0.1),
+        pack=PackSpec(256, 256),
+        optimiser=OptimiserSpec("sgd", lr=0.1, weight_decay=5e-5, max_gradient_norm=5.0),
+        schedule=ScheduleSpec("cosine", warmup_fraction=0.05),
+        batch_size=128,
+        epochs=60,
+        ema_decay=0.999,
+        precision="bfloat16",
+        channels_last=True,
+    )
+
+
+def categories_resnet34() -> Recipe:
+    """ResNet-34 on 224 x 224 from nothing."""
+    return _deeper("resnet34", "ResNet-34")
+
+
+def categories_resnet50() -> Recipe:
+    """ResNet-50 on 224 x 224 from nothing."""
+    return _deeper("resnet50", "ResNet-50")
+
+
+def _deeper(network: str, title: str) -> Recipe:
+    """``categories_resnet18`` with another network."""
+    base = categories_resnet18()
+    system = replace(base.system, network=network)
+    return replace(base, name=f"categories_{network}", title=f"Photo categories ({title})", system=system)
+
+
+def categories_narrow() -> Recipe:
+    """A quarter-width ResNet-18 on 64 x 64: learns a few labels from a few hundred photos on two CPU cores."""
+    return replace(
+        categories_resnet18(),
+        name="categories_narrow",
+        title="Photo categories (narrow: quarter-width ResNet-18, 64x64)",
+        system=CategorySpec("resnet18", input_px=64, width=0.25),
+        pack=PackSpec(80, 80),
+        optimiser=OptimiserSpec("adamw", lr=4e-3, weight_decay=0.02, max_gradient_norm=5.0),
+        schedule=ScheduleSpec("one_cycle", warmup_fraction=0.25),
+        batch_size=32,
+        epochs=20,
+        ema_decay=None,
+        guards=GuardSpec(spike_factor=10.0),
         precision="float32",
         channels_last=False,
     )
 
 
+def categories_mobilenet_transfer() -> Recipe:
+    """MobileNetV2 from given weights (``start_from``): first the last layer alone, then the last five blocks too.
+
+    These learn the slower the deeper they lie (Howard and Ruder, ULMFiT, arXiv 1801.06146); what precedes them stays.
+    With a hundred photos the last layer alone does best, and the best epoch's weights are those that count.
+    """
+    factors = {14: 0.03, 15: 0.03, 16: 0.03, 17: 0.1, 18: 0.1}
+    kept = tuple(Freeze(f"trunk.layers.{layer}.") for layer in range(min(factors)))
+    return replace(
+        categories_resnet18(),
+        name="categories_mobilenet_transfer",
+        title="Photo categories (MobileNetV2, from given weights)",
+        system=CategorySpec("mobilenet_v2", input_px=224, label_smoothing=0.1),
+        optimiser=OptimiserSpec(
+            "adamw",
+            lr=4e-3,
+            weight_decay=0.02,
+            max_gradient_norm=5.0,
+            rate_factors=tuple((f"trunk.layers.{layer}.", factor) for layer, factor in factors.items()),
+        ),
+        schedule=ScheduleSpec("one_cycle", warmup_fraction=0.25),
+        frozen=(Freeze("trunk", until_epoch=6), *kept),
+        batch_size=32,
+        epochs=12,
+        ema_decay=None,
+        guards=GuardSpec(spike_factor=10.0),
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
-    "crops_thumbnail": crops_thumbnail,
-    "crops_thumbnail_narrow": crops_thumbnail_narrow,
+    build.__name__: build
+    for build in (
+        crops_joint,
+        crops_thumbnail,
+        crops_patches,
+        crops_thumbnail_narrow,
+        crops_patches_narrow,
+        crops_joint_narrow,
+        categories_resnet18,
+        categories_resnet34,
+        categories_resnet50,
+        categories_narrow,
+        categories_mobilenet_transfer,
+    )
 }
 
 
@@ -180,63 +229,52 @@ def from_dict(values: Mapping[str, Any]) -> Recipe:
     return _build(Recipe, values, "recipe")  # type: ignore[no-any-return]
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
-    """Nested mapping of the recipe's values, without later fields that say nothing."""
-    return asdict(
-        recipe, dict_factory=lambda items: {name: value for name, value in items if LATER.get(name, ...) != value}
-    )
-
-
 def _build(kind: type[Any], values: Any, path: str) -> Any:
     """An instance of the dataclass ``kind`` from JSON values; ``path`` is how messages call the place."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a mapping, not {values!r}", key=path)
-    hints = get_type_hints(kind)
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if get_origin(hint) is not ClassVar}
     if unknown := sorted(set(values) - set(hints)):
         raise ConfigError(f"{path} has no {unknown[0]!r}: its keys are {', '.join(hints)}", key=f"{path}.{unknown[0]}")
-    if missing := [field.name for field in fields(kind) if field.name not in {*values, *LATER}]:
+    if missing := [each.name for each in fields(kind) if each.name not in values]:
         raise ConfigError(f"{path} lacks {missing[0]!r}: a recipe is complete", key=f"{path}.{missing[0]}")
     return kind(**{name: _value(hints[name], values[name], f"{path}.{name}") for name in values})
 
 
 def _value(hint: Any, value: Any, path: str) -> Any:
     """``value`` as the type ``hint`` says; ``ConfigError`` where it is none."""
-    if is_dataclass(hint):
-        return _build(hint, value, path)  # type: ignore[arg-type]
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    if classes := [each for each in kinds if is_dataclass(each)]:
+        return _build(_chosen(classes, value, path), value, path)
     if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_value(get_args(hint)[0], item, path) for item in value)
-    if get_origin(hint) is Literal:
-        allowed = get_args(hint)
-    else:
-        kinds = get_args(hint) or (hint,)
-        kinds = (*kinds, int) if float in kinds else kinds
-        if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
-            return value
-        raise ConfigError(f"{path} cannot be {value!r}: expected {getattr(hint, '__name__', hint)}", key=path)
-    if value not in allowed:
-        raise ConfigError(f"{path} cannot be {value!r}: choose one of {', '.join(map(repr, allowed))}", key=path)
-    return value
+        return _items(get_args(hint), value, path)
+    allowed = [choice for each in kinds if get_origin(each) is Literal for choice in get_args(each)]
+    if allowed and value in allowed:
+        return value
+    plain = tuple(each for each in kinds if isinstance(each, type))
+    plain = (*plain, int) if float in plain else plain
+    if plain and isinstance(value, plain) and (bool in plain or not isinstance(value, bool)):
+        return value
+    expected = f"choose one of {', '.join(map(repr, allowed))}" if allowed else f"expected {hint}"
+    raise ConfigError(f"{path} cannot be {value!r}: {expected}", key=path)
 
 
-def _check(recipe: Recipe) -> None:
-    """Raise ``ConfigError`` for values that no run could use."""
-    law, matching, model = recipe.crop_law, recipe.scale_matching, recipe.model
-    widest_px = int(recipe.pack.frame_width * law.min_size_factor)
-    claims = {
-        "batch_size must be at least 2 (batch normalisation)": recipe.batch_size >= 2,
-        "epochs must be at least 1": recipe.epochs >= 1,
-        "pack.pad_beyond must be at least 1, or null": (recipe.pack.pad_beyond or 1) >= 1,
-        "crop_law.crop_probability must lie in [0, 1]": 0 <= law.crop_probability <= 1,
-        "crop_law must have 0 < min_size_factor <= max_size_factor < 1": (
-            0 < law.min_size_factor <= law.max_size_factor < 1
-        ),
-        "model.depths and model.widths must have one value per stage": len(model.depths) == len(model.widths) > 0,
-        f"scale_matching must have {model.input_width} <= min <= max <= {widest_px} px: nothing may be enlarged": (
-            model.input_width <= matching.min_intermediate_px <= matching.max_intermediate_px <= widest_px
-        ),
-        "evaluation.crops_per_photo must be at least 1": recipe.evaluation.crops_per_photo >= 1,
-        "optimiser.lr must be positive": recipe.optimiser.lr > 0,
-    }
-    for claim, holds in claims.items():
-        if not holds:
-            raise ConfigError(f"recipe {recipe.name!r}: {claim}", recipe=recipe.name)
+def _items(hints: tuple[Any, ...], values: Any, path: str) -> tuple[Any, ...]:
+    """A tuple of any length (``tuple[int, ...]``), or of one item for each hint."""
+    each = hints[:1] * len(values) if hints[-1] is Ellipsis else hints
+    if len(each) != len(values):
+        raise ConfigError(f"{path} must have {len(each)} items, not {len(values)}", key=path)
+    return tuple(_value(hint, value, f"{path}[{n}]") for n, (hint, value) in enumerate(zip(each, values, strict=True)))
+
+
+def _chosen(classes: list[Any], value: Any, path: str) -> Any:
+    """Of several dataclasses, the one whose ``kind`` the mapping names."""
+    if len(classes) == 1:
+        return classes[0]
+    by_kind = {get_args(get_type_hints(each)["kind"])[0]: each for each in classes}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in by_kind:
+        raise ConfigError(f"{path}.kind cannot be {kind!r}: choose one of {', '.join(by_kind)}", key=f"{path}.kind")
+    return by_kind[kind]

@@ -65,6 +65,14 @@ class Layout:
         """Folder of one training run."""
         return self.root / "runs" / run_id
 
+    def comparison(self, digest: str) -> Path:
+        """Folder of one comparison of runs."""
+        return self.root / "comparisons" / digest
+
+    def prediction(self, digest: str) -> Path:
+        """Folder of what a model said of a person's own photos."""
+        return self.root / "predictions" / digest
+
     @property
     def exports(self) -> Path:
         """Snapshots in the formats of others, a folder each."""

@@ -25,8 +25,8 @@ LOG = logging.getLogger(__name__)
 REMOVED, REMOVAL = "removed", "removal"  # reason and stage of a published row of which nothing but its key is left
 READ = (*COLUMNS, "blob", "download_reason", "reason_stage", "group_id")
 WITH_ROWS = (
-    "stages/*/*.parquet", "runs/*/predictions.parquet", "packs/*/*.parquet", "datasets/*/snapshots/[0-9]*/*.parquet",
-    "datasets/*/ledger/*/*.parquet", "exports/**/photos.parquet",
+    "stages/*/*.parquet", "runs/*/predictions.parquet", "runs/*/scores.parquet", "packs/*/*.parquet",
+    "datasets/*/snapshots/[0-9]*/*.parquet", "datasets/*/ledger/*/*.parquet", "exports/**/photos.parquet",
 )  # fmt: skip
 OWNED = ("source", "owner_id")
 IMPLIED = "its owner or its bytes were removed"

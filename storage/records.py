@@ -115,6 +115,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("owner_id", pa.string()), ("split", pa.string()), ("blob", pa.string()), ("format", pa.string()),
         ("net_op", pa.int8()),
     ]),
+    "photo_labels": pa.schema([*KEY, ("label", pa.string())]),  # what a system learns, apart from the pixels
     "publish": pa.schema(
         KEY + _FACTS + LICENCE_NOW + DOWNLOAD + MEASURE + FILTER + ROTATE + DEDUP + LABELS + SPLIT
         + DECISION + VERDICT
@@ -230,3 +231,24 @@ class AuditRef(Record):
     unmatched: int = 0
     scrubbed_snapshots: int = 0
     licence_changes: int = 0
+
+
+class ComparisonRef(Record):
+    """Recipes that were trained with the same seeds on one snapshot and held against each other on its test photos.
+
+    ``runs``: their ids by recipe, in the order of ``seeds``.
+    """
+
+    digest: str
+    uri: str
+    seeds: list[int]
+    runs: dict[str, list[str]]
+
+
+class PredictionRef(Record):
+    """What a model said of a person's own photos: predictions.parquet, pictures and report.html in ``uri``."""
+
+    run_id: str
+    uri: str
+    photos: int
+    unreadable: int = 0

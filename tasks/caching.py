@@ -82,8 +82,20 @@ CODE: dict[str, Code] = {
     "pack": Code(("tasks.pack", "tasks.pictures.odd_pictures", "models.frames", *_PICTURES), _DECODERS),
     "train": Code(("models",), ("torch", "torchvision", "numpy")),
     "evaluate": Code(("models",), ("torch", "torchvision", "torchmetrics", "numpy")),
+    "export-model": Code(("models",), ("torch", "torchvision")),
+    "predict": Code(
+        ("models", "tasks.predict", "tasks.pack", "tasks.pages", "tasks.pictures", "tasks.fitting",
+         "tasks.sources.imports.files", "tasks.verdicts"),
+        ("torch", "torchvision", "matplotlib", "jinja2", *_DECODERS), files=("tasks/templates",),
+    ),
+    "compare": Code(
+        ("tasks.compare", "tasks.report", "tasks.pages", "tasks.companions", *_PICTURES, "models.comparison",
+         "models.metrics", "models.errors", "storage.records"),
+        ("pyarrow", "matplotlib", "jinja2", *_DECODERS),
+        files=("tasks/templates",),
+    ),
     "report": Code(
-        ("tasks.report", "tasks.pages", *_PICTURES, "storage.snapshots", "storage.records"),
+        ("tasks.report", "tasks.pages", "tasks.companions", *_PICTURES, "storage.snapshots", "storage.records"),
         ("matplotlib", "jinja2", "duckdb", *_DECODERS),
         files=("tasks/templates",),
     ),
@@ -213,7 +225,7 @@ def module_trees(module: str) -> Iterator[tuple[str, str]]:
     origin = Path(spec.origin)
     files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
     for file in files:
-        yield f"{module}:{file.name}", _tree(file, file.stat().st_mtime_ns)
+        yield f"{module}:{file.relative_to(origin.parent)}", _tree(file, file.stat().st_mtime_ns)
 
 
 @cache

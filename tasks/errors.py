@@ -108,11 +108,11 @@ class ConstantOutputs(TrainingError):
 
 
 class OutOfMemory(TrainingError):
-    """A batch of ``batch_size`` does not fit in the device's memory."""
+    """A batch of ``batch_size`` does not fit in the device's memory; ``fits``: the largest that was seen to."""
 
-    def __init__(self, message: str, batch_size: int | None = None) -> None:
+    def __init__(self, message: str, batch_size: int | None = None, fits: int | None = None) -> None:
         super().__init__(message)
-        self.batch_size = batch_size
+        self.batch_size, self.fits = batch_size, fits
 
 
 class PackDamaged(TrainingError):

@@ -100,7 +100,9 @@ def failure(run_dir: Path, code: int, log_file: Path) -> errors.DarkroomError:
         case "TrainingDiverged":
             return errors.TrainingDiverged(message, step=fields.get("step"))
         case "OutOfMemory":
-            return errors.OutOfMemory(message, batch_size=fields.get("batch_size"))
+            return errors.OutOfMemory(message, batch_size=fields.get("batch_size"), fits=fields.get("fits"))
+        case "DiskFull":
+            return errors.DiskFull(message)
         case "ConstantOutputs":
             return errors.ConstantOutputs(message)
         case "PackDamaged":

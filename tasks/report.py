@@ -8,11 +8,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 from prefect import task
 
@@ -20,37 +18,12 @@ from storage import manifest
 from storage.layout import Layout, layout, write_bytes
 from storage.records import FileRef, ManifestRef, PackRef
 from tasks import caching
+from tasks.companions.model_card import model_card
 from tasks.pages import dataset_page, page_rows, run_page
 from tasks.pages.figures import Rules
+from tasks.pages.templating import templates
 
 LOG = logging.getLogger(__name__)
-
-
-@cache
-def templates() -> jinja2.Environment:
-    """The templates of pages; everything that they print is escaped, and a missing name is an error."""
-    pages = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    pages.filters |= {"count": lambda n: f"{n:,}", "percent": percent, "megabytes": megabytes}
-    pages.filters |= {"words": dataset_page.words, "figure": lambda value: f"{value:.3f}", "signed": run_page.signed}
-    return pages
-
-
-def megabytes(size_bytes: int) -> str:
-    """``253 MB``, on one line; a tenth is told where it matters, and what is smaller than one in kB."""
-    number, unit = (size_bytes / 1e3, "kB") if size_bytes < 1e6 else (size_bytes / 1e6, "MB")
-    return f"{number:,.{0 if number >= 100 or unit == 'kB' else 1}f}\N{NO-BREAK SPACE}{unit}"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage that never rounds something to nothing, nor all but all to all."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %"
 
 
 def dataset_report(
@@ -126,10 +99,11 @@ def report_dataset(
 
 @task(**caching.stage("report", name="report-run"))
 def report_run(joined: ManifestRef, run: FileRef, pack: PackRef, title: str = "") -> FileRef:
-    """The page about a run, beside the evaluation.json that ``run`` names."""
+    """The page about a run, beside the evaluation.json that ``run`` names, and its model card, README.md."""
     where = layout()
-    run_dir = (where.root / run.path).parent
-    page = run_report(manifest.read(where, joined), run_dir, where.pack(pack.digest), where, title).encode()
+    run_dir, table = (where.root / run.path).parent, manifest.read(where, joined)
+    page = run_report(table, run_dir, where.pack(pack.digest), where, title).encode()
+    write_bytes(run_dir / "README.md", model_card(table, run_dir, title).encode())
     write_bytes(run_dir / "report.html", page)
     LOG.info("reported on run %s in %d bytes", run_dir.name, len(page))
     return manifest.file_ref(where, run_dir / "report.html")

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from storage import manifest
-from storage.layout import layout
-from storage.records import FileRef, PackRef, Record
+from storage.layout import Layout, layout
+from storage.records import FileRef, ManifestRef, PackRef, Record
 from tasks import caching
 from tasks.fitting import run_fit
 from tasks.pack import check_allowed
 
 LOG = logging.getLogger(__name__)
+Starts = Sequence[FileRef]
 
 
 class TrainedRun(Record):
@@ -27,9 +29,27 @@ class TrainedRun(Record):
     weights: FileRef
 
 
-def run_id_of(pack: PackRef, recipe: dict[str, Any], seed: int) -> str:
+def run_id_of(
+    pack: PackRef, recipe: dict[str, Any], seed: int, labels: ManifestRef | None = None, start_from: Starts = ()
+) -> str:
     """The id of a run: a digest of what goes into it and of the code that makes it."""
-    return caching.digest("train", {"pack": pack, "recipe": recipe, "seed": seed})[:16]
+    inputs = {"pack": pack, "recipe": recipe, "seed": seed, "labels": labels, "start_from": start_from}
+    return caching.digest("train", inputs)[:16]
+
+
+def fit_request(
+    where: Layout, run_id: str, pack: PackRef, recipe: dict[str, Any], seed: int, labels: ManifestRef | None,
+    start_from: Starts,
+) -> dict[str, Any]:  # fmt: skip
+    """What RUN.json says of a run, whatever is done with it (``models/fit.py``)."""
+    return {
+        "run_id": run_id,
+        "pack_dir": str(where.pack(pack.digest)),
+        "recipe": recipe,
+        "seed": seed,
+        "labels": None if labels is None else str(manifest.path(where, labels)),
+        "start_from": [str(where.root / file.path) for file in start_from],
+    }
 
 
 def best_weights(checkpoints: Path) -> Path:
@@ -48,11 +68,17 @@ def start_over_if_finished(run_dir: Path) -> None:
 
 
 @task(**caching.stage("train", retries=0))
-def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
-    """Train ``recipe`` (as plain data) on ``pack``; progress goes into the log and a live artifact."""
+def train(
+    pack: PackRef, recipe: dict[str, Any], seed: int, labels: ManifestRef | None = None, start_from: Starts = ()
+) -> TrainedRun:
+    """Train ``recipe`` (as plain data) on ``pack``; progress goes into the log and a live artifact.
+
+    ``labels``: of the photos, where the recipe's system learns them. ``start_from``: weights of other runs to start
+    from, wherever name and shape agree.
+    """
     where = layout()
     check_allowed(where, where.pack(pack.digest))
-    run_id = run_id_of(pack, recipe, seed)
+    run_id = run_id_of(pack, recipe, seed, labels, start_from)
     run_dir = where.run(run_id)
     run_dir.mkdir(parents=True, exist_ok=True)
     start_over_if_finished(run_dir)
@@ -67,8 +93,7 @@ def train(pack: PackRef, recipe: dict[str, Any], seed: int) -> TrainedRun:
             )
             update_progress_artifact(artifact, progress=100.0 * event["epoch"] / event["epochs"])  # type: ignore[arg-type]
 
-    request = {"run_id": run_id, "pack_dir": str(where.pack(pack.digest)), "recipe": recipe, "seed": seed}
-    run_fit("train", run_dir, request, follow)
+    run_fit("train", run_dir, fit_request(where, run_id, pack, recipe, seed, labels, start_from), follow)
     return TrainedRun(
         run_id=run_id,
         card=manifest.file_ref(where, run_dir / "train.json"),

@@ -257,9 +257,14 @@ def total(column: pa.ChunkedArray) -> int:
 def dataset_card(table: pa.Table, facts: Mapping[str, Any], files: Files = Files()) -> str:  # noqa: B008  frozen
     """README.md of a snapshot, or of what was exported of it. ``table``: joined rows (schema "publish"); ``facts``:
     what snapshot.json says; ``files``: what lies beside the card."""
-    markdown = jinja2.Environment(  # not HTML: ``plain`` escapes what Markdown would read
+    return markdown().get_template("card.md.j2").render(described(table, facts, files))
+
+
+def markdown() -> jinja2.Environment:
+    """The templates of Markdown files: not HTML, ``plain`` escapes what Markdown would read."""
+    pages = jinja2.Environment(
         loader=jinja2.PackageLoader("tasks"), autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    markdown.filters |= {"plain": plain, "count": lambda n: f"{n:,}", "day": lambda when: f"{when:%Y-%m-%d}"}
-    return markdown.get_template("card.md.j2").render(described(table, facts, files))
+    pages.filters |= {"plain": plain, "count": lambda n: f"{n:,}", "day": lambda when: f"{when:%Y-%m-%d}"}
+    return pages

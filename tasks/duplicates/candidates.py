@@ -1,8 +1,9 @@
 """All pairs of two sets of bit strings that differ in few bits: exact, and much faster than comparing all with all.
 
 Words of 64 bits are cut into bands of 16. Strings of ``w`` words that differ in fewer than 8 w bits differ by at most
-one bit in one of their 4 w bands, so only those are compared whose bands (or the first bits of them, if there are few
-strings) differ by one bit at most. How many bits are looked at changes the speed, never the result.
+one bit in one of their 4 w bands (fewer than 4 w bits: by none), so only those are compared whose bands (or the first
+bits of them, if there are few strings) differ by one bit at most. How many bits are looked at changes the speed, never
+the result.
 
 Source: Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012, section 3.
 """
@@ -42,9 +43,9 @@ class _Band:
         order = np.argsort(keys, kind="stable").astype(np.uint32)
         return cls(words[order], order, np.searchsorted(keys[order], np.arange((1 << bits) + 1)))
 
-    def neighbours(self, key: int, bits: int) -> Indices:
-        """Places of the strings whose key is ``key`` but for one bit at most."""
-        keys = [key, *(key ^ (1 << bit) for bit in range(bits))]
+    def neighbours(self, key: int, bits: int, reach: int) -> Indices:
+        """Places of the strings whose key is ``key`` but for ``reach`` (0 or 1) of its bits at most."""
+        keys = [key, *(key ^ (1 << bit) for bit in range(reach * bits))]
         return np.concatenate([np.arange(self.starts[near], self.starts[near + 1]) for near in keys])
 
 
@@ -55,11 +56,11 @@ def _keys(words: Words, band: int, bits: int) -> npt.NDArray[np.uint16]:
     return ((words[:, word] >> shift) & np.uint64((1 << bits) - 1)).astype(np.uint16)
 
 
-def key_bits(left: int, right: int) -> int:
-    """How many bits of a band to look at: the number with the least work."""
+def key_bits(left: int, right: int, reach: int) -> int:
+    """How many bits of a band to look at, ``reach`` of which may differ: the number with the least work."""
 
     def work(bits: int) -> float:
-        return left * right * (bits + 1) / (1 << bits) + _VISIT * min(left, 1 << bits)
+        return left * right * (1 + reach * bits) / (1 << bits) + _VISIT * min(left, 1 << bits)
 
     return min(range(1, _BAND_BITS + 1), key=work)
 
@@ -69,12 +70,12 @@ def near_pairs(left: Words, right: Words, max_distance_bits: int) -> Iterator[Ne
 
     Both are n x w words. Raises ValueError if ``max_distance_bits`` is not less than 8 w.
     """
-    words = left.shape[1]
+    words, reach = left.shape[1], int(max_distance_bits >= 4 * left.shape[1])
     if max_distance_bits >= 8 * words:
         raise ValueError(f"strings of {64 * words} bits are found up to {8 * words - 1} bits, not {max_distance_bits}")
     if not len(left) or not len(right):
         return
-    bits = key_bits(len(left), len(right))
+    bits = key_bits(len(left), len(right), reach)
     with ThreadPoolExecutor(_THREADS) as pool:
         for band in range(4 * words):
             rows, columns = _Band.of(left, band, bits), _Band.of(right, band, bits)
@@ -83,25 +84,27 @@ def near_pairs(left: Words, right: Words, max_distance_bits: int) -> Iterator[Ne
             def search(
                 keys: tuple[int, int], band: int = band, rows: _Band = rows, columns: _Band = columns
             ) -> list[Near]:
-                return list(_in_band(rows, columns, range(*keys), band, bits, max_distance_bits))
+                return list(_in_band(rows, columns, range(*keys), band, bits, max_distance_bits, reach))
 
             for found in pool.map(search, pairwise(ends)):
                 yield from found
 
 
-def _in_band(rows: _Band, columns: _Band, keys: range, band: int, bits: int, max_distance_bits: int) -> Iterator[Near]:
+def _in_band(
+    rows: _Band, columns: _Band, keys: range, band: int, bits: int, max_distance_bits: int, reach: int
+) -> Iterator[Near]:
     """The near pairs whose left string has one of ``keys`` in this band, but for those that an earlier band finds."""
     for key in keys:
         begin, end = int(rows.starts[key]), int(rows.starts[key + 1])
         if begin == end:
             continue
-        places = columns.neighbours(key, bits)
+        places = columns.neighbours(key, bits, reach)
         for first, second in _compared(rows.words[begin:end], columns.words[places], max_distance_bits):
             one, other = rows.words[begin + first], columns.words[places[second]]
             distance = np.bitwise_count(one ^ other).sum(axis=1, dtype=np.uint16)
             is_near = distance <= max_distance_bits
             for earlier in range(band):
-                is_near &= np.bitwise_count(_keys(one, earlier, bits) ^ _keys(other, earlier, bits)) > 1
+                is_near &= np.bitwise_count(_keys(one, earlier, bits) ^ _keys(other, earlier, bits)) > reach
             if is_near.any():
                 left, right = rows.order[begin + first[is_near]], columns.order[places[second[is_near]]]
                 yield left.astype(np.intp), right.astype(np.intp), distance[is_near]

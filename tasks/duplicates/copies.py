@@ -1,8 +1,10 @@
 """Find photos that show the same picture, whatever was done to it since: candidates by sketches, proof by thumbnails.
 
 A pair is a candidate if any view of the one photo (``hashing``) is near the whole, the core or the framed part of the
-other, in any orientation. Each way in which a pair seems to match is then tried on the thumbnails
-(``tasks.duplicates.registering``) until one holds. Photos without views (flat pictures) match nothing.
+other, in any orientation, or if two quarters of the one are near those of the other that lie in the same places once it
+is turned, one of them very near; one is enough if it is all but equal. The lower right is not the first to be looked
+up. Each way in which a pair seems to match is then tried on the thumbnails (``tasks.duplicates.registering``) until one
+holds. Photos without views (flat pictures) match nothing.
 """
 
 import math
@@ -19,9 +21,21 @@ from tasks.duplicates.candidates import Indices, near_pairs
 from tasks.duplicates.groups import Forest
 from tasks.duplicates.registering import SAME, Agreement, Bar, Boxes, agreement
 from tasks.pictures import imaging
-from tasks.pictures.hashing import CORE, INNER_CROPS, VIEW, WHOLE, turned_boxes, turned_sketches
+from tasks.pictures.hashing import (
+    CORE,
+    INNER_CROPS,
+    TRANSPOSED,
+    VIEW,
+    WHOLE,
+    between,
+    quarters_of,
+    turned_boxes,
+    turned_sketches,
+)
 
 SEARCHED = 400_000  # matches that are collected before they are tried
+_QUARTER_BITS = 3  # by which the better of two quarters may differ
+_ALONE_BITS = 1  # by which a quarter may differ that no other quarter seconds
 _TRIED = 1024  # at once: their arrays take 150 MB
 
 
@@ -30,7 +44,8 @@ class Photos:
     """Photos by photo key: their names, digests, views and thumbnails.
 
     ``views``: ``hashing.VIEW``, those of a photo one after the other; ``owners``: the photo of each view;
-    ``is_anchor``: whether a view is one that others may meet turned. ``thumbnails``: photo x side x side.
+    ``is_anchor``: whether a view is one that others may meet turned; ``quarters``: which quarter it is, or 0.
+    ``thumbnails``: photo x side x side.
     """
 
     names: pa.Array
@@ -38,6 +53,7 @@ class Photos:
     views: npt.NDArray[np.void]
     owners: Indices
     is_anchor: npt.NDArray[np.bool_]
+    quarters: Indices
     thumbnails: npt.NDArray[np.uint8]
 
     def __len__(self) -> int:
@@ -66,14 +82,16 @@ def photos_of(table: pa.Table, thumbnails: npt.NDArray[np.uint8] | None = None) 
     if thumbnails is None:
         thumbnails = bytes_of(table["thumbnail"])[0].reshape(table.num_rows, -1 if table.num_rows else 0)
     data, lengths = bytes_of(table["phash_probes"])
-    counts = lengths // VIEW.itemsize
-    owners = np.repeat(np.arange(table.num_rows), counts)
-    after = np.repeat(np.cumsum(counts), counts) - np.arange(len(owners))
+    views = data.view(VIEW)
+    owners = np.repeat(np.arange(table.num_rows), lengths // VIEW.itemsize)
+    quarters = quarters_of(views)
+    counts = np.bincount(owners[quarters == 0], minlength=table.num_rows)
+    after = np.cumsum(counts)[owners] - np.cumsum(quarters == 0) + 1  # of the photo from here on, but for quarters
     side = math.isqrt(thumbnails.shape[1])
     return Photos(
         names=pc.binary_join_element_wise(table["source"], table["photo_id"], "/").combine_chunks(),
         sha256=table["sha256"].combine_chunks(),
-        views=data.view(VIEW), owners=owners, is_anchor=after > INNER_CROPS,
+        views=views, owners=owners, is_anchor=(quarters == 0) & (after > INNER_CROPS), quarters=quarters,
         thumbnails=thumbnails.reshape(table.num_rows, side, side),
     )  # fmt: skip
 
@@ -117,7 +135,13 @@ def matches(photos: Photos, max_distance_bits: int) -> Iterator[Matches]:
     """Batches of matches between different photos; equal bytes take part once."""
     takes_part = np.ones(len(photos), np.bool_)
     takes_part[equal_bytes(photos.sha256)[0]] = False
-    views = np.flatnonzero(takes_part[photos.owners])
+    places, is_quarter = np.flatnonzero(takes_part[photos.owners]), photos.quarters > 0
+    yield from _parts_in_wholes(photos, places[~is_quarter[places]], max_distance_bits)
+    yield from _quarters_in_place(photos, places[is_quarter[places]], max_distance_bits)
+
+
+def _parts_in_wholes(photos: Photos, views: Indices, max_distance_bits: int) -> Iterator[Matches]:
+    """Matches of ``views`` with those of them that are anchors, turned in all ways."""
     anchors = views[photos.is_anchor[views]]
     sketches = photos.views["sketch"].astype(np.uint64)
     turned = turned_sketches(sketches[anchors]).reshape(-1, 1)
@@ -125,6 +149,32 @@ def matches(photos: Photos, max_distance_bits: int) -> Iterator[Matches]:
         orientations, places = np.divmod(right, len(anchors))
         found = Matches(views[left], anchors[places], orientations + 1, distances)
         yield found.part(photos.owners[found.views] != photos.owners[found.anchors])
+
+
+def _quarters_in_place(photos: Photos, quarters: Indices, max_distance_bits: int) -> Iterator[Matches]:
+    """Matches of ``quarters``, all turned to the upper left, with each other as they lie there and transposed.
+
+    The lower right, where most marks are, is looked at only to second another.
+    """
+    which, owners = photos.quarters[quarters], photos.owners[quarters]
+    sketches = turned_sketches(photos.views["sketch"][quarters].astype(np.uint64))[which - 1, np.arange(len(which))]
+    both = np.stack([sketches, turned_sketches(sketches)[TRANSPOSED - 1]])
+    corners = np.array([0, 0, 1, 3, 2])[which]  # twice whether it is low, and whether it is at the right
+    held, is_held = np.zeros((2, len(photos), 4), np.uint64), np.zeros((len(photos), 4), np.bool_)
+    held[:, owners, corners], is_held[owners, corners] = both, True
+    searched, nearest = np.flatnonzero(corners < 3), min(_QUARTER_BITS, max_distance_bits)
+    for left, right, distances in near_pairs(sketches[searched, None], both.reshape(-1, 1), nearest):
+        one, (transposed, other) = searched[left], np.divmod(right, max(1, len(quarters)))
+        chosen = np.flatnonzero(owners[one] != owners[other])
+        one, other, transposed, distances = one[chosen], other[chosen], transposed[chosen], distances[chosen]
+        is_second = distances <= _ALONE_BITS
+        for aside, aside_transposed in ((1, 2), (2, 1), (3, 3)):
+            here, there = corners[one] ^ aside, corners[other] ^ np.where(transposed == 1, aside_transposed, aside)
+            bits = np.bitwise_count(held[0, owners[one], here] ^ held[transposed, owners[other], there])
+            is_there = is_held[owners[one], here] & is_held[owners[other], there]
+            is_second |= is_there & (bits <= max_distance_bits)
+        orientations = between(which[one], which[other], transposed == 1)
+        yield Matches(quarters[one], quarters[other], orientations, distances).part(is_second)
 
 
 def _boxes(photos: Photos, views: Indices, orientations: Indices) -> tuple[Boxes, Boxes]:
@@ -142,7 +192,8 @@ def agreements(photos: Photos, found: Matches) -> Agreement:
     boxes, frames = _boxes(photos, found.views, upright)
     other_boxes, other_frames = _boxes(photos, found.anchors, found.orientations)
     both_core = (np.abs(boxes - CORE).max(axis=1) < 1e-3) & (np.abs(other_boxes - CORE).max(axis=1) < 1e-3)
-    boxes[both_core] = other_boxes[both_core] = WHOLE  # what lies around the core is to agree as well
+    in_place = both_core | (photos.quarters[found.views] > 0)
+    boxes[in_place] = other_boxes[in_place] = WHOLE  # what lies around the core or beside the quarter is to agree too
     first, second = photos.thumbnails[photos.owners[found.views]], photos.thumbnails[photos.owners[found.anchors]]
     for orientation in np.unique(found.orientations):
         of_it = found.orientations == orientation

@@ -1,16 +1,19 @@
 """Whether two thumbnails show the same picture: lay one over the other to a fraction of a pixel; look at what is left.
 
 A pair comes with the boxes that seemed to be the same part of both. The second box is corrected by Gauss-Newton steps
-on its four sides, together with contrast and brightness. Three things are then asked:
+on its four sides, together with contrast and brightness; pixels that fit badly count little, so that a mark which
+covers a tenth of one picture neither shifts nor shades the rest. Three things are then asked:
 
 - *outside*: one picture must lie within the other, as a crop does; two frames of a burst each show what the other
   does not;
-- *correlation* of the fine structure (what a blur takes away) after the best tone curve;
+- *correlation* of the fine structure (what a blur takes away) after the best tone curve, each place beside its own
+  contrast: the same mark on two pictures is not the same picture;
 - *moved*: places that are brighter in the one and, elsewhere, places that are brighter in the other. A watermark adds
   to one of the two; a subject that went from here to there does both.
 
 Source: Lucas and Kanade, "An iterative image registration technique", IJCAI 1981, section 4; Baker and Matthews,
-"Lucas-Kanade 20 years on", IJCV 56(3), 2004, section 2; thresholds: ``tests/bench/duplicates.py``.
+"Lucas-Kanade 20 years on", IJCV 56(3), 2004, section 2; weights: Black and Anandan, "The robust estimation of multiple
+motions", CVIU 63(1), 1996, section 3; thresholds: ``tests/bench/duplicates.py``.
 """
 
 from typing import NamedTuple
@@ -24,6 +27,8 @@ _PAD_PX = 5  # the pixels of the border go on beyond it: more than a corrected b
 _ALIGNED_BLUR_PX, _COMPARED_BLUR_PX, _RESIDUE_BLUR_PX, _CONTRAST_BLUR_PX = 1.0, 0.5, 1.0, 2.0
 _FINE_PX = 7
 _FLOOR, _OF_CONTRAST, _OF_RESIDUE = 4.0, 0.15, 2.0  # grey levels; shares of local contrast and of the usual residue
+_FINE_FLOOR = 4.0  # grey levels: fine structure much below that does not count
+_OUTLIER_FLOOR, _OF_DEVIATION = 2.0, 3.0  # grey levels; times the median: a residue of their sum counts half
 _USUAL = 70  # percentile of the residue that counts as usual
 
 Planes = npt.NDArray[np.float32]
@@ -44,7 +49,7 @@ class Bar(NamedTuple):
     clear_moved: float = 0.0
 
 
-SAME = Bar(0.6, 0.8, 0.035, clear_correlation=0.88, clear_moved=0.5)
+SAME = Bar(0.55, 0.8, 0.035, clear_correlation=0.85, clear_moved=0.3)
 ALIKE = Bar(0.5, 1.8, 0.15)  # for a person to look at: neighbours in a burst, small changes to a picture
 
 
@@ -97,23 +102,36 @@ def _moving_mean(side: int) -> Planes:
     return matrix
 
 
-def corrected(first: Planes, second: Planes, first_boxes: Boxes, second_boxes: Boxes) -> Boxes:
-    """``second_boxes`` moved so that they show in ``second`` what ``first_boxes`` show in ``first``."""
+def corrected(first: Planes, second: Planes, first_boxes: Boxes, second_boxes: Boxes) -> tuple[Boxes, Boxes]:
+    """``second_boxes`` moved so that they show in ``second`` what ``first_boxes`` show in ``first``.
+
+    And the contrast and brightness (pair x 2) that make ``second`` most like ``first``.
+    """
     side = first.shape[1] - 2 * _PAD_PX
-    blur, along = _gaussian(side, _ALIGNED_BLUR_PX), ((np.arange(side) + 0.5) / side).astype(np.float32)
+    blur = _gaussian(side, _ALIGNED_BLUR_PX)
     target = _inner(_sampled(first, first_boxes, blur)[..., None])
     boxes = second_boxes.copy()
+    levels = _jacobian(_sampled(second, boxes, blur), boxes)[..., 4:]
+    tones = _nearest(levels, target, [_as_is(len(boxes)), _least_squares(levels, target)])
     for _ in range(_STEPS):
-        plane = _sampled(second, boxes, blur)
-        across = np.gradient(plane, axis=2) * (side / (boxes[:, 1] - boxes[:, 0])[:, None, None]).astype(np.float32)
-        down = np.gradient(plane, axis=1) * (side / (boxes[:, 3] - boxes[:, 2])[:, None, None]).astype(np.float32)
-        slopes = [across * (1 - along), across * along, down * (1 - along)[:, None], down * along[:, None]]
-        jacobian = _inner(np.stack([*slopes, plane, np.ones_like(plane)], axis=-1))
-        solved = _least_squares(jacobian, target, 1e-4)
-        contrast = np.where(np.abs(solved[:, 4:5]) < 0.1, 0.1, solved[:, 4:5])
+        jacobian = _jacobian(_sampled(second, boxes, blur), boxes)
+        weights = _weights(_residue(jacobian[..., 4:], target, tones))
+        solved = _least_squares(jacobian * weights, target * weights, 1e-4)
+        tones = solved[:, 4:]
+        contrast = np.where(np.abs(tones[:, :1]) < 0.1, 0.1, tones[:, :1])
         boxes += np.clip(solved[:, :4] / contrast, -_STEP_MAX, _STEP_MAX)
         boxes = np.clip(boxes, second_boxes - _CORRECTION_MAX, second_boxes + _CORRECTION_MAX)
-    return boxes
+    return boxes, tones
+
+
+def _jacobian(plane: Planes, boxes: Boxes) -> Planes:
+    """pair x pixels x 6: how ``plane`` changes with each side of ``boxes``, with contrast and with brightness."""
+    side = plane.shape[1]
+    along = ((np.arange(side) + 0.5) / side).astype(np.float32)
+    across = np.gradient(plane, axis=2) * (side / (boxes[:, 1] - boxes[:, 0])[:, None, None]).astype(np.float32)
+    down = np.gradient(plane, axis=1) * (side / (boxes[:, 3] - boxes[:, 2])[:, None, None]).astype(np.float32)
+    slopes = [across * (1 - along), across * along, down * (1 - along)[:, None], down * along[:, None]]
+    return _inner(np.stack([*slopes, plane, np.ones_like(plane)], axis=-1))
 
 
 def _inner(planes: Planes) -> Planes:
@@ -122,7 +140,29 @@ def _inner(planes: Planes) -> Planes:
     return inner.reshape(len(inner), inner.shape[1] * inner.shape[2], inner.shape[3])
 
 
-def _least_squares(matrix: Planes, target: Planes, damping: float) -> Boxes:
+def _as_is(pairs: int) -> Boxes:
+    """Contrast and brightness of nothing done."""
+    return np.tile([1.0, 0.0], (pairs, 1))
+
+
+def _residue(matrix: Planes, target: Planes, solved: Boxes) -> Planes:
+    """pair x pixels x 1: how far matrix x is from target."""
+    return np.asarray(np.abs(target - matrix @ solved[..., None].astype(np.float32)))
+
+
+def _weights(residue: Planes) -> Planes:
+    """What each pixel counts, 0 to 1."""
+    wide = _OUTLIER_FLOOR + _OF_DEVIATION * np.median(residue, axis=1, keepdims=True)
+    return np.asarray(1 / (1 + (residue / wide) ** 2), dtype=np.float32)
+
+
+def _nearest(matrix: Planes, target: Planes, several: list[Boxes]) -> Boxes:
+    """Of ``several`` x for each pair the one with matrix x nearest to target at half of the pixels."""
+    off = [np.median(_residue(matrix, target, solved), axis=(1, 2)) for solved in several]
+    return np.asarray(np.stack(several)[np.argmin(off, axis=0), np.arange(len(target))])
+
+
+def _least_squares(matrix: Planes, target: Planes, damping: float = 1e-3) -> Boxes:
     """The best x of matrix x = target for each pair; ``damping`` keeps pictures without structure in place."""
     transposed = matrix.transpose(0, 2, 1)
     normal = (transposed @ matrix).astype(np.float64)
@@ -131,17 +171,30 @@ def _least_squares(matrix: Planes, target: Planes, damping: float) -> Boxes:
     return np.asarray(np.linalg.solve(normal, (transposed @ target).astype(np.float64))[..., 0])
 
 
-def _toned(plane: Planes, target: Planes) -> Planes:
-    """``plane`` through the cubic tone curve that brings it nearest to ``target``."""
+def _toned(plane: Planes, target: Planes, tones: Boxes) -> Planes:
+    """``plane`` as it is, with ``tones`` (contrast, brightness) or through the best cubic curve: what is nearest to
+    ``target`` at most places, for a mark is not to bend the curve.
+    """
     powers = np.stack([(plane / 128 - 1) ** power for power in range(4)], axis=-1).astype(np.float32)
-    curve = _least_squares(_inner(powers), _inner(target[..., None]), 1e-3).astype(np.float32)
+    matrix, goal = _inner(powers), _inner(target[..., None])
+    curves = [_least_squares(matrix, goal)]
+    for contrast, brightness in (_as_is(len(plane)).T, tones.T):
+        straight = [128 * contrast + brightness, 128 * contrast, np.zeros_like(contrast), np.zeros_like(contrast)]
+        curves.append(np.stack(straight, axis=1))
+    curve = _nearest(matrix, goal, curves).astype(np.float32)
     return np.asarray((powers @ curve[:, None, :, None])[..., 0])
 
 
+def _fine(plane: Planes) -> Planes:
+    """The fine structure of ``plane`` in units of its local contrast."""
+    mean = _moving_mean(plane.shape[1])
+    fine = plane - mean @ plane @ mean.T
+    return np.asarray(fine / np.sqrt(mean @ fine**2 @ mean.T + _FINE_FLOOR**2))
+
+
 def _correlation(first: Planes, second: Planes) -> npt.NDArray[np.float32]:
-    """Normalised correlation of each pair's fine structure."""
-    mean = _moving_mean(first.shape[1])
-    one, other = ((plane - mean @ plane @ mean.T)[:, _RIM, _RIM] for plane in (first, second))
+    """Normalised correlation of each pair's fine structure, that of each place relative to what lies around it."""
+    one, other = (_fine(plane)[:, _RIM, _RIM] for plane in (first, second))
     energy = (one * one).sum(axis=(1, 2)) * (other * other).sum(axis=(1, 2))
     return np.asarray((one * other).sum(axis=(1, 2)) / np.sqrt(energy + 1e-3), dtype=np.float32)
 
@@ -188,10 +241,10 @@ def agreement(
     if not len(first):
         return Agreement(np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0))
     one, other = _padded(first), _padded(second)
-    boxes = corrected(one, other, first_boxes, second_boxes)
+    boxes, tones = corrected(one, other, first_boxes, second_boxes)
     blur = _gaussian(first.shape[1], _COMPARED_BLUR_PX)
     here = _sampled(one, first_boxes, blur)
-    there = _toned(_sampled(other, boxes, blur), here)
+    there = _toned(_sampled(other, boxes, blur), here, tones)
     return Agreement(
         _correlation(here, there), _moved(here, there), outside(first_boxes, boxes, first_frames, second_frames)
     )

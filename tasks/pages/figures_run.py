@@ -4,13 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.pages.figures import ACCENT, INK, KEPT, MUTED, REJECTED, SECOND, Floats, drawing, legend
-
-Bools = npt.NDArray[np.bool_]
-WILSON_Z = 1.96  # 95 %
+from tasks.pages.figures import ACCENT, KEPT, LINE, MUTED, REJECTED, SECOND, drawing, legend
 
 
 def losses(epochs: Sequence[Mapping[str, Any]]) -> bytes:
@@ -38,84 +34,41 @@ def losses(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     return sheet.svg
 
 
-def size_factor_errors(crops: Floats, wholes: Floats) -> bytes:
-    """Histogram of predicted minus true size factor, crops and whole photos apart; dashed, the bias on crops."""
-    with drawing("size-factor-errors") as sheet:
-        axes = sheet.axes
-        reach = max(0.05, float(np.abs(np.concatenate([crops, wholes])).max()))
-        edges = np.linspace(-reach, reach, min(42, 8 + int(2 * np.sqrt(len(crops) + len(wholes))))).tolist()
-        for errors, colour, label in ((wholes, KEPT, "whole photos"), (crops, ACCENT, "crops")):
-            if len(errors):
-                weights = np.full(len(errors), 100 / len(errors))
-                axes.hist(errors, bins=edges, weights=weights, color=colour, alpha=0.55, label=label)
-        axes.axvline(0.0, color=INK, linewidth=0.9)
-        if len(crops):
-            bias = crops.mean()
-            axes.axvline(bias, color=REJECTED, linestyle=(0, (4, 3)), label=f"bias on crops {bias:+.3f}")
-        axes.set(xlabel="size factor: predicted − true", ylabel="share of each kind, %")
-        axes.grid(axis="x", visible=False)
-        legend(axes)
-    return sheet.svg
+def reliability(name: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> bytes:
+    """How often it was so against how probable it was said to be, with 95 % intervals; grey: before the temperature.
 
-
-def wilson(hits: Floats, counts: Floats) -> tuple[Floats, Floats]:
-    """Bounds of the 95 % interval of hits / counts. Source: Wilson, J. Am. Stat. Assoc. 22 (1927)."""
-    share, z2 = hits / counts, WILSON_Z**2
-    centre = (share + z2 / (2 * counts)) / (1 + z2 / counts)
-    half = WILSON_Z * np.sqrt(share * (1 - share) / counts + z2 / (4 * counts**2)) / (1 + z2 / counts)
-    return centre - half, centre + half
-
-
-def accuracy_by_size_factor(size_factor: Floats, is_right: Bools, is_crop: Bools) -> bytes:
-    """Share of samples told right, crops by tenths of their size factor and whole photos apart, with 95 % intervals."""
-    bins = np.where(is_crop, np.clip(np.floor(size_factor * 10 + 1e-9), 0, 9), 10)
-    found, members = np.unique(bins, return_inverse=True)
-    counts = np.bincount(members).astype(np.float64)
-    hits: Floats = np.bincount(members, weights=is_right).astype(np.float64)
-    low, high = wilson(hits, counts)
-    names = ["whole" if tenth == 10 else f"{tenth / 10:.1f}–{tenth / 10 + 0.1:.1f}" for tenth in found]
-    with drawing("accuracy-by-size-factor") as sheet:
-        axes, place, percent = sheet.axes, np.arange(len(found)), 100 * hits / counts
-        axes.axhline(50, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="coin")
-        spread = np.clip([percent - 100 * low, 100 * high - percent], 0, None)
-        axes.errorbar(place, percent, yerr=spread, fmt="o", color=ACCENT, capsize=3, label="accuracy, 95 % interval")
-        axes.set_xticks(place, [f"{name}\nn={count:,.0f}" for name, count in zip(names, counts, strict=True)])
-        axes.set(ylim=(0, 104), xlim=(-0.5, len(found) - 0.5), ylabel="told right, %", xlabel="true size factor")
-        axes.grid(axis="x", visible=False)
-        legend(axes)
-    return sheet.svg
-
-
-def reliability(probability: Floats, is_crop: Bools, weight: Floats) -> bytes:
-    """How often a sample is a crop, against how probable the network says it is, by tenths with 95 % intervals.
-
-    ``weight`` makes crops and whole photos count alike; the intervals take Kish's effective number of samples.
+    ``before``, ``after``: bins with probability, frequency, low and high.
     """
-    tenth = np.clip((probability * 10).astype(int), 0, 9)
-    mass, mass2, said, hits = (
-        np.bincount(tenth, weights=each, minlength=10)
-        for each in (weight, weight**2, weight * probability, weight * is_crop)
-    )
-    filled = mass > 0
-    mass, mass2, said, hits = mass[filled], mass2[filled], said[filled], hits[filled]
-    effective = mass**2 / mass2
-    low, high = wilson(hits / mass * effective, effective)
-    with drawing("reliability") as sheet:
-        axes, seen = sheet.axes, 100 * hits / mass
+    with drawing(f"reliability-{name}") as sheet:
+        axes = sheet.axes
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), label="perfectly calibrated")
-        spread = np.clip([seen - 100 * low, 100 * high - seen], 0, None)
-        axes.errorbar(
-            100 * said / mass,
-            seen,
-            yerr=spread,
-            fmt="o-",
-            color=ACCENT,
-            capsize=3,
-            linewidth=1.0,
-            label="network, 95 % interval",
+        plain = [[100 * each[key] for each in before] for key in ("probability", "frequency")]
+        axes.plot(*plain, "o-", color=LINE, linewidth=1.0, markersize=3.5, label="as the network says")
+        said, seen, low, high = (
+            np.array([100 * each[key] for each in after]) for key in ("probability", "frequency", "low", "high")
         )
-        axes.set(
-            xlim=(-2, 102), ylim=(-2, 104), xlabel="predicted probability of a crop, %", ylabel="crops among them, %"
-        )
-        legend(axes)
+        spread = np.clip([seen - low, high - seen], 0, None)
+        style: dict[str, Any] = {"fmt": "o-", "color": ACCENT, "capsize": 3, "linewidth": 1.0}
+        axes.errorbar(said, seen, yerr=spread, label="with the temperature of val", **style)
+        axes.set(xlim=(-2, 102), ylim=(-2, 104), xlabel="predicted probability, %", ylabel="it was so, %")
+        legend(axes).set_ncols(2)
+    return sheet.svg
+
+
+def responses(name: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
+    """Figures with their 95 % intervals by the strength of a perturbation, a curve for each.
+
+    ``curves``: by label, mappings with strength, value, low and high.
+    """
+    with drawing(f"responses-{name}") as sheet:
+        axes = sheet.axes
+        for (label, rows), colour in zip(curves.items(), (ACCENT, KEPT, SECOND, REJECTED), strict=False):
+            strength, value, low, high = (
+                np.array([row[key] for row in rows], float) for key in ("strength", "value", "low", "high")
+            )
+            axes.fill_between(strength, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.plot(strength, value, "o-", color=colour, markersize=3, label=label.partition(",")[0])
+        axes.axvline(0.0, color=MUTED, linewidth=0.9)
+        axes.set(xlabel=f"{name}, strength", ylabel="figure")
+        legend(axes).set_ncols(1)
     return sheet.svg

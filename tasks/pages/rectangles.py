@@ -98,18 +98,22 @@ def examples(run_dir: Path, pack_dir: Path, each: int = 2, random: int = 6) -> l
     columns = read_predictions(run_dir)
     if not len(columns["sample"]):
         return []
-    split = columns["split"][0]
-    frames = np.load(pack_dir / f"{split}.npy", mmap_mode="r")
-    keys = pq.read_table(pack_dir / f"{split}.parquet", columns=["source", "photo_id"], partitioning=None)
-    place = {(row["source"], row["photo_id"]): index for index, row in enumerate(keys.to_pylist())}
+    frames = frames_by_photo(pack_dir, columns["split"][0])
     true, predicted = corners(columns, TRUE_COLUMNS), corners(columns, PREDICTED_COLUMNS)
     iou = overlap(true, predicted)
     shown = []
     for kind, sample in choose(columns, iou, each, random):
         row = {name: values[sample] for name, values in columns.items()}
-        frame = Image.fromarray(np.ascontiguousarray(frames[place[row["source"], row["photo_id"]]]))
+        frame = Image.fromarray(np.ascontiguousarray(frames[row["source"], row["photo_id"]]))
         shown.append(Example(kind, row, float(iou[sample]), frame, box(true[sample]), box(predicted[sample])))
     return shown
+
+
+def frames_by_photo(pack_dir: Path, split: str) -> dict[tuple[str, str], npt.NDArray[np.uint8]]:
+    """The frames of a split, height x width x 3, by (source, photo_id); nothing is read before it is looked at."""
+    frames = np.load(pack_dir / f"{split}.npy", mmap_mode="r")
+    keys = pq.read_table(pack_dir / f"{split}.parquet", columns=["source", "photo_id"], partitioning=None)
+    return {(row["source"], row["photo_id"]): frame for row, frame in zip(keys.to_pylist(), frames, strict=True)}
 
 
 def box(edges: Floats) -> Box:

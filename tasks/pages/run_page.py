@@ -1,27 +1,25 @@
-"""What a report says of a training run: figures beside trivial baselines, curves, errors, and rectangles to look at."""
+"""What a report says of a training run: figures beside trivial baselines, calibration, responses, curves, the recipe.
+
+What a system alone can show (rectangles, heat-maps, confusions) comes from the page of that system.
+"""
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from tasks.pages import figures_run, run_categories, run_crops
+from tasks.pages.page_charts import Chart, chart
 
-from tasks.pages import figures_run
-from tasks.pages.dataset_page import Chart, chart
-from tasks.pages.rectangles import Example, examples, read_predictions
-from tasks.pages.thumbnails import link
-
-Columns = dict[str, npt.NDArray[Any]]
 Row = dict[str, Any]
 
-CONTENTS = {
-    "figures": "What it measures", "rectangles": "Rectangles", "errors": "Where it errs", "training": "Training",
-    "recipe": "Recipe and versions",
+SYSTEMS = {"crops": run_crops, "categories": run_categories}
+RESPONDING: dict[str, dict[str, str]] = {  # figures that are drawn against perturbations, and what they are called
+    "crops": {
+        "crop_accuracy": "crop or whole, accuracy", "rectangle_iou_crops": "IoU of crops", "patch_top1": "patches told",
+    },
+    "categories": {"accuracy": "accuracy"},
 }  # fmt: skip
-KINDS = {"best": "Best crops", "median": "Median crops", "worst": "Worst crops", "random": "Drawn at random"}
 
 
 class Strip(NamedTuple):
@@ -33,40 +31,38 @@ class Strip(NamedTuple):
     baseline: float
 
 
-class Shown(NamedTuple):
-    """An example with whose photo it is."""
-
-    example: Example
-    title: str
-    owner: str
-    licence: str
-    page_url: str
-
-
-class Error(NamedTuple):
-    """Mean absolute error and signed bias of the size factor over some samples."""
+class Calibrated(NamedTuple):
+    """One probability: its calibration errors with intervals, and its reliability as a chart."""
 
     label: str
-    samples: int
-    mae: float
-    bias: float
+    temperature: str
+    before: Row
+    after: Row
+    if_calibrated: float
+    chart: Chart
 
 
 def context(run_dir: Path, pack_dir: Path, photos: Mapping[tuple[str, str], Row]) -> dict[str, Any]:
     """Everything that the run half of a report shows. ``photos``: rows of the joined table by (source, photo_id)."""
     evaluation = json.loads((run_dir / "evaluation.json").read_text())
-    columns = read_predictions(run_dir)
-    cards = [shown(example, photos) for example in examples(run_dir, pack_dir)]
+    kind = evaluation["recipe"]["system"]["kind"]
     return {
-        "contents": CONTENTS,
+        "contents": {
+            "figures": "What it measures",
+            **SYSTEMS[kind].CONTENTS,
+            "calibration": "How sure it may be",
+            "responses": "What it responds to",
+            "training": "Training",
+            "recipe": "Recipe and versions",
+        },
         "run_id": run_dir.name,
+        "kind": kind,
         "evaluation": evaluation,
-        "threshold": 1 / (1 + math.exp(-evaluation["threshold"])),
         "figures": [(each, strip(each), sentence(each)) for each in evaluation["figures"]],
         "verdict": verdict(evaluation["figures"]),
-        "examples": {title: [card for card in cards if card.example.kind == kind] for kind, title in KINDS.items()},
-        "size_errors": size_errors(columns),
-        "error_charts": error_charts(columns),
+        "system": SYSTEMS[kind].context(run_dir, pack_dir, evaluation, photos),
+        "calibration": [calibrated(name, each) for name, each in evaluation["calibration"].items()],
+        "responses": response_charts(evaluation["responses"], RESPONDING[kind]),
         "loss_chart": loss_chart(run_dir / "metrics.jsonl"),
         "settings": settings(run_dir / "train.json"),
     }
@@ -107,62 +103,42 @@ def strip(figure: Row) -> Strip:
     return Strip(*(4 + 92 * (mark - least) / span for mark in marks))
 
 
-def shown(example: Example, photos: Mapping[tuple[str, str], Row]) -> Shown:
-    """``example`` with its photo's facts, so far as the table still has them."""
-    row = photos.get((example.row["source"], example.row["photo_id"]), {})
-    return Shown(
-        example, row.get("title") or "untitled", row.get("owner_name") or row.get("owner_id") or "unknown",
-        row.get("licence") or "unstated", link(row.get("page_url")),
+def calibrated(name: str, found: Mapping[str, Any]) -> Calibrated:
+    """One entry of an evaluation's ``calibration``."""
+    label = found["label"]
+    drawn = chart(
+        figures_run.reliability(name, found["before"]["bins"], found["after"]["bins"]), f"Reliability: {label}",
+        "How often it was so against how probable the network said it was, by tenths; on the diagonal the network "
+        "knows how sure it may be. Intervals of 95 % resample photos.",
     )  # fmt: skip
+    before, after = found["before"]["calibration_error"], found["after"]["calibration_error"]
+    ideal = found["after"]["calibration_error_if_calibrated"]
+    return Calibrated(label, f"{found['temperature']:.2f}", before, after, ideal, drawn)
 
 
-def size_errors(columns: Columns) -> list[Error]:
-    """Mean absolute error and signed bias of the size factor: of the rectangle alone, and of the system's answer.
-
-    The system answers 1 where it calls a photo whole; its samples are weighted so that half of them are whole.
-    """
-    is_crop, weight = columns["is_crop"], columns["weight"]
-    error = columns["pred_size_factor"] - columns["size_factor"]
-    answer = np.where(columns["called_crop"], columns["pred_size_factor"], 1.0) - columns["size_factor"]
-    parts = (
-        ("rectangle, crops", error, weight * is_crop),
-        ("rectangle, whole photos", error, weight * ~is_crop),
-        ("whole system, half crops, half whole", answer, weight),
-    )
+def response_charts(responses: Mapping[str, list[Row]], names: Mapping[str, str]) -> list[Chart]:
+    """One chart a perturbation: how the figures ``names`` move with its strength."""
     return [
-        Error(
-            label, int((by > 0).sum()), float(np.average(np.abs(each), weights=by)), float(np.average(each, weights=by))
-        )
-        for label, each, by in parts
-        if by.sum() > 0
+        response_chart(name.replace("_", " "), curves)
+        for name, trials in responses.items()
+        if (curves := response_curves(trials, names))
     ]
 
 
-def error_charts(columns: Columns) -> list[Chart]:
-    """Errors of the size factor, accuracy by size factor, reliability; none where there are no predictions."""
-    is_crop = columns["is_crop"]
-    if not len(is_crop):
-        return []
-    error = columns["pred_size_factor"] - columns["size_factor"]
-    right = columns["called_crop"] == is_crop
-    share = float(np.average(right, weights=columns["weight"]))
-    return [
-        chart(
-            figures_run.size_factor_errors(error[is_crop], error[~is_crop]), "Error of the size factor",
-            f"Histogram of predicted minus true size factor of {is_crop.sum():,} crops and {(~is_crop).sum():,} whole "
-            f"photos. Mean absolute error and bias stand in the table.",
-        ),
-        chart(
-            figures_run.accuracy_by_size_factor(columns["size_factor"], right, is_crop), "Accuracy by size factor",
-            f"Share of samples told right as crop or whole, by tenths of the size factor; over all, weighted to half "
-            f"crops, it is {100 * share:.1f} %. Intervals take samples as independent.",
-        ),
-        chart(
-            figures_run.reliability(columns["crop_probability"], is_crop, columns["weight"]), "Reliability",
-            "Share of crops against the predicted probability of a crop, by tenths; on the diagonal the network "
-            "knows how sure it may be. Intervals take samples as independent.",
-        ),
-    ]  # fmt: skip
+def response_curves(trials: list[Row], names: Mapping[str, str]) -> dict[str, list[Row]]:
+    """Of each of the figures ``names``, by its label, the values over the strengths."""
+    curves: dict[str, list[Row]] = {}
+    for trial in trials:
+        for each in trial["figures"]:
+            if each["name"] in names:
+                curves.setdefault(names[each["name"]], []).append({"strength": trial["strength"], **each})
+    return curves
+
+
+def response_chart(words: str, curves: Mapping[str, list[Row]]) -> Chart:
+    """The curves of one perturbation, and in words where they begin and end."""
+    moved = "; ".join(f"{name} from {rows[0]['value']:.3f} to {rows[-1]['value']:.3f}" for name, rows in curves.items())
+    return chart(figures_run.responses(words, curves), words.capitalize(), f"By strength; 0 changes nothing. {moved}.")
 
 
 def loss_chart(metrics: Path) -> Chart | None:

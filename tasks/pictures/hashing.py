@@ -7,12 +7,16 @@ transposing it transposes them, so one DCT gives the hashes of all eight orienta
 A crop of 5 % changes 38 of the hash's 256 bits (median of 225 photographs), for it is the high frequencies that feel a
 shift. What finds copies again is therefore coarser, and taken of several parts: a *sketch* is the signs of the 64
 lowest coefficients but the first, and a *view* is a sketch with the box that it was taken of. The views of a picture
-are the whole, its core, the whole within a uniform frame (if there is one), and six inner crops, which are what a crop
-of it would look like. A picture with fewer than 32 coefficients above its noise is flat and has no views.
+are the whole, its core, the whole within a uniform frame (if there is one), six inner crops, which are what a crop
+of it would look like, and its quarters, some of which a logo or a plate leaves as they were. A picture with fewer than
+32 coefficients above its noise is flat and has no views; nor has a flat quarter. All are taken of the picture without
+lines of one or two hundredths of its width, light or dark, so that writing across it changes little.
 
 Source: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010, section 3.2.1.
 """
 
+import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,9 +27,11 @@ from PIL import Image
 from tasks.pictures import imaging
 
 VIEW = np.dtype([("box", "<u2", 4), ("sketch", "<u8")])  # left, right, top, bottom in 1/65535 of the side
-INNER_CROPS = 6  # the last of a picture's views; those before can also be met turned
+TRANSPOSED = 5  # the orientation that only transposes
+INNER_CROPS = 6  # the last of a picture's views but for quarters; those before can also be met turned
 _HASH, _DCT = 16, 64
 _SKETCH, _SMALL_PX = 8, 128
+_LINE_PX = 5  # of 128: brighter or darker places narrower than that are levelled
 _CLIP = 1.5  # standard deviations: what is brighter or darker counts as that, so that burnt lights change little
 _NOISE = 200.0  # of a coefficient: a wave of 0.05 grey levels
 _MIN_COEFFICIENTS = 32  # of 64, above the noise
@@ -40,6 +46,10 @@ _CROPS: tuple[Box, ...] = (
     (0.03, 0.97, 0.03, 0.97), (0.06, 0.94, 0.06, 0.94),
     (0.05, 1.0, 0.0, 1.0), (0.0, 0.95, 0.0, 1.0), (0.0, 1.0, 0.05, 1.0), (0.0, 1.0, 0.0, 0.95),
 )  # fmt: skip
+# By the orientation that brings it to the upper left, and does so back.
+QUARTERS: dict[int, Box] = {
+    1: (0.0, 0.45, 0.0, 0.45), 2: (0.55, 1.0, 0.0, 0.45), 3: (0.55, 1.0, 0.55, 1.0), 4: (0.0, 0.45, 0.55, 1.0),
+}  # fmt: skip
 
 
 def dct_matrix(size: int) -> Coefficients:
@@ -54,6 +64,7 @@ _ALTERNATING = 1.0 - 2.0 * (np.arange(_HASH) % 2)
 _TRANSPOSED = {5, 6, 7, 8}
 _ROWS_FLIPPED = {3, 4, 7, 8}
 _COLUMNS_FLIPPED = {2, 3, 6, 7}
+_ORIENTATIONS = np.array([[[1, 2], [4, 3]], [[5, 6], [8, 7]]])  # by transposed, rows flipped, columns flipped
 
 
 def low_frequencies(grey: imaging.Pixels) -> Coefficients:
@@ -157,20 +168,77 @@ def _sketch(coefficients: Coefficients) -> npt.NDArray[np.uint64]:
     return _words(flat > 0)
 
 
+def _ranked(pixels: imaging.Pixels, rank: np.ufunc) -> imaging.Pixels:
+    """The least or the most (``rank``) of ``_LINE_PX`` x ``_LINE_PX`` pixels around each; the edge goes on beyond."""
+    for _ in range(2):
+        padded = np.pad(pixels, ((_LINE_PX // 2, _LINE_PX // 2), (0, 0)), "edge")
+        pixels = rank.reduce([padded[at : at + len(pixels)] for at in range(_LINE_PX)]).T
+    return pixels
+
+
+def without_lines(pixels: imaging.Pixels) -> imaging.Pixels:
+    """``pixels`` without what is narrower than ``_LINE_PX``: light lines first, then dark ones (opening, closing)."""
+    opened = _ranked(_ranked(pixels, np.minimum), np.maximum)
+    return _ranked(_ranked(opened, np.maximum), np.minimum)
+
+
+def _is_flat(coefficients: Coefficients) -> bool:
+    """Whether most of 9 x 9 coefficients may be noise."""
+    return bool((np.abs(coefficients.ravel()[_PLACES]) >= _NOISE).sum() < _MIN_COEFFICIENTS)
+
+
+def _spread(small: imaging.Pixels, box: Box) -> imaging.Pixels:
+    """``small`` with what lies within ``box``, without lines, its edge going on to the edge of the picture."""
+    left, top = (math.ceil(side * _SMALL_PX - 0.01) for side in (box[0], box[2]))
+    right, bottom = (math.floor(side * _SMALL_PX + 0.01) for side in (box[1], box[3]))
+    part = without_lines(small[top:bottom, left:right])
+    return np.pad(part, ((top, _SMALL_PX - bottom), (left, _SMALL_PX - right)), "edge")
+
+
+def _part(small: imaging.Pixels, box: Box) -> Coefficients:
+    """The 9 x 9 coefficients of ``box``, levelled by itself."""
+    levelled = _levelled(small.astype(np.float64), box)
+    return np.asarray(_interval(*box[2:]) @ levelled @ _interval(*box[:2]).T)
+
+
 def views(grey: imaging.Pixels) -> npt.NDArray[np.void]:
-    """Whole, core, frames and crops of ``grey`` as ``VIEW``; none of a flat picture."""
-    small = imaging.resize_area(grey, _SMALL_PX, _SMALL_PX).astype(np.float64)
+    """Whole, core, frames, crops and quarters of ``grey`` as ``VIEW``; none of a flat picture."""
+    small = imaging.resize_area(grey, _SMALL_PX, _SMALL_PX)
     boxes, rows, columns = _fixed_views()
-    inner = rows @ _levelled(small, WHOLE) @ columns.transpose(0, 2, 1)
-    if (np.abs(inner[0].ravel()[_PLACES]) >= _NOISE).sum() < _MIN_COEFFICIENTS:
+    inner = rows @ _levelled(_spread(small, WHOLE).astype(np.float64), WHOLE) @ columns.transpose(0, 2, 1)
+    if _is_flat(inner[0]):
         return np.zeros(0, VIEW)
-    framed = frames(grey)
-    within = [_interval(*box[2:]) @ _levelled(small, box) @ _interval(*box[:2]).T for box in framed]
-    result = np.zeros(len(boxes) + len(framed), VIEW)
-    result["box"] = np.round(65535 * np.array([*boxes[:2], *framed, *boxes[2:]]))
-    coefficients = np.concatenate([inner[:2], np.array(within).reshape(-1, *inner.shape[1:]), inner[2:]])
-    result["sketch"] = _sketch(np.round(coefficients, 3))
+    framed = {box: _spread(small, box) for box in frames(grey)}
+    unframed = [_spread(small, WHOLE), *framed.values()][-1]
+    quarters = {box: part for box in QUARTERS.values() if not _is_flat(part := _part(unframed, box))}
+    within = [*inner[:2], *(_part(pixels, box) for box, pixels in framed.items()), *inner[2:], *quarters.values()]
+    result = np.zeros(len(within), VIEW)
+    result["box"] = _stored([*boxes[:2], *framed, *boxes[2:], *quarters])
+    result["sketch"] = _sketch(np.round(np.stack(within), 3))
     return result
+
+
+def _stored(boxes: Sequence[Box]) -> npt.NDArray[np.uint16]:
+    """``boxes`` as a ``VIEW`` holds them."""
+    return np.round(65535 * np.array(boxes)).astype(np.uint16)
+
+
+def quarters_of(found: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
+    """Which quarter each of ``VIEW`` is, as a key of ``QUARTERS``; 0 for other views."""
+    result = np.zeros(len(found), np.intp)
+    for orientation, box in zip(QUARTERS, _stored(list(QUARTERS.values())), strict=True):
+        result[(found["box"] == box).all(axis=1)] = orientation
+    return result
+
+
+def between(
+    first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], is_transposed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.intp]:
+    """The orientations that turn quarters ``second`` to ``first`` that are alike in the upper left, or transposed."""
+    low, right = np.isin(second, list(_ROWS_FLIPPED)), np.isin(second, list(_COLUMNS_FLIPPED))
+    low, right = np.where(is_transposed, right, low), np.where(is_transposed, low, right)
+    low, right = low ^ np.isin(first, list(_ROWS_FLIPPED)), right ^ np.isin(first, list(_COLUMNS_FLIPPED))
+    return np.asarray(_ORIENTATIONS[is_transposed.astype(np.intp), low.astype(np.intp), right.astype(np.intp)])
 
 
 def turned_sketches(sketches: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -1,20 +1,22 @@
 """What the dedup stage finds again of changed copies, and what it takes for the same that is not.
 
-    python tests/bench/duplicates.py DIR          # a folder of different photographs; ten minutes for 200
+    python tests/bench/duplicates.py DIR                # a folder of different photographs; ten minutes for 200
+    python tests/bench/duplicates.py DIR --half tuned   # the half on which the thresholds were set; tries others
 
-Every photograph, shrunk to a long side of 1,280 px, meets a changed copy of itself; then pairs that look alike and are
-not the same. What counts as the same: the same exposure, whatever was done to the file, as long as one picture lies
-within the other. Not the same: another moment, that is a framing that moved by 8 % of a side or more, or a subject of
-at least 12 % of the width that moved by its own width or more and stands out from what it covers by 50 grey levels.
+A hash of their names puts photographs into two halves: thresholds are set on the one, figures are published of the
+other. Every photograph, shrunk to a long side of 1,280 px, meets a changed copy of itself; then pairs that look alike
+and are not the same. Marks are also laid on invented scenes of low contrast. What counts as the same: the same
+exposure, whatever was done to the file, as long as one picture lies within the other. Not the same: another moment,
+that is a framing that moved by 8 % of a side or more, or a subject of at least 12 % of the width that moved by its own
+width or more and stands out from what it covers by 50 grey levels.
 
 Prints Markdown: found of each change with a Wilson 95 % interval, near-misses, and what other thresholds would do.
 """
 
 import argparse
-import io
+import hashlib
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,206 +25,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import pyarrow as pa
 from acquire.table import markdown
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from altered_pictures import CHANGES, MARKS, Change, jpeg, near_misses
+from PIL import Image, ImageOps
 
 from tasks.dedup import DedupRules
 from tasks.duplicates.copies import Matches, agreements, matches, photos_of
 from tasks.duplicates.registering import SAME, Agreement, Bar
 from tasks.measure import measure_photo
-from tasks.pictures.hashing import frames
 from tasks.sources.standin.camera import Lens, render
 
-Change = Callable[[Image.Image], Image.Image]
-Pair = tuple[Image.Image, Image.Image]
-QUALITY = 90
 NO_MATCH = Matches(*(np.empty(0, np.intp) for _ in range(3)), np.empty(0, np.uint16))
-
-
-def cut(left: float, right: float, top: float, bottom: float) -> Change:
-    """Cuts these shares of the sides away."""
-
-    def change(image: Image.Image) -> Image.Image:
-        width, height = image.size
-        return image.crop((
-            round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height),
-        ))  # fmt: skip
-
-    return change
-
-
-def cut_anywhere(share: float) -> Change:
-    """Keeps all but ``share`` of each side, at a place that depends on the picture."""
-
-    def change(image: Image.Image) -> Image.Image:
-        x, y = np.random.default_rng(np.asarray(image)[::40, ::40].ravel()).uniform(0, share, 2)
-        return cut(x, share - x, y, share - y)(image)
-
-    return change
-
-
-def framed(share: float, colour: str) -> Change:
-    """A frame of ``share`` of the short side."""
-    return lambda image: ImageOps.expand(image, border=max(1, round(min(image.size) * share)), fill=colour)
-
-
-def signed(image: Image.Image) -> Image.Image:
-    """White words across the lower right corner."""
-    marked = image.copy()
-    place = (image.width * 0.6, image.height * 0.9)
-    ImageDraw.Draw(marked).text(place, "(c) Ann Example", fill="white", font_size=max(12, image.height / 20))
-    return marked
-
-
-def stamped(image: Image.Image) -> Image.Image:
-    """Large translucent words across the middle."""
-    layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
-    place, colour = (image.width * 0.1, image.height * 0.4), (255, 255, 255, 110)
-    ImageDraw.Draw(layer).text(place, "SAMPLE PHOTO", fill=colour, font_size=image.width / 9)
-    return Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
-
-
-def curve(gamma: float) -> Change:
-    """A tone curve."""
-    return lambda image: image.point([round(255 * (value / 255) ** gamma) for value in range(256)] * 3)
-
-
-CHANGES: dict[str, Change] = {
-    "re-encoded, quality 50": lambda image: reopened(image, 50),
-    "re-encoded, quality 30": lambda image: reopened(image, 30),
-    "half size": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS),
-    "quarter size": lambda image: image.resize((image.width // 4, image.height // 4), Image.Resampling.LANCZOS),
-    "tone: gamma 1.6": curve(1.6),
-    "tone: gamma 0.6": curve(0.6),
-    "tone: brightness x 1.3": lambda image: ImageEnhance.Brightness(image).enhance(1.3),
-    "tone: contrast x 1.4": lambda image: ImageEnhance.Contrast(image).enhance(1.4),
-    "tone: without colour": lambda image: image.convert("L").convert("RGB"),
-    "watermark in a corner": signed,
-    "watermark across": stamped,
-    "turned by 90 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_90),
-    "turned by 180 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_180),
-    "turned by 270 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_270),
-    "mirrored": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-    "crop of 2 %": cut(0.01, 0.01, 0.01, 0.01),
-    "crop of 2 %, anywhere": cut_anywhere(0.02),
-    "crop of 5 %": cut(0.025, 0.025, 0.025, 0.025),
-    "crop of 5 %, anywhere": cut_anywhere(0.05),
-    "crop of 5 % at one side": cut(0.05, 0, 0, 0),
-    "crop of 5 % at each side": cut(0.05, 0.05, 0.05, 0.05),
-    "border of 2 %, white": framed(0.02, "white"),
-    "border of 4 %, white": framed(0.04, "white"),
-    "border of 8 %, white": framed(0.08, "white"),
-    "border of 2 %, black": framed(0.02, "black"),
-    "border of 4 %, black": framed(0.04, "black"),
-    "border of 8 %, black": framed(0.08, "black"),
-    "border of 4 %, grey": framed(0.04, "grey"),
-    "mirrored, crop of 5 %, half size": lambda image: ImageOps.mirror(CHANGES["half size"](cut(*[0.025] * 4)(image))),
-    "no claim: crop of 10 %, anywhere": cut_anywhere(0.1),
-    "no claim: turned by 1 degree": lambda image: image.rotate(1, Image.Resampling.BICUBIC),
-    "no claim: turned by 2 degrees": lambda image: image.rotate(2, Image.Resampling.BICUBIC),
-}
-
-
-def moved_subject(images: list[Image.Image], at: int, share: float) -> Pair:
-    """Two frames between which a disc of ``share`` of the width went aside by its width or more; both have noise.
-
-    The disc is a piece of another photograph, 50 grey levels darker (or lighter) than what it covers at both places.
-    """
-    image, other, rng = images[at], images[(at + len(images) // 4) % len(images)], np.random.default_rng(at)
-    scene, size = np.asarray(image, np.float64), round(share * image.width)
-    size = min(size, image.height)
-    step = max(size, round(0.12 * image.width))
-    left, top = rng.integers(0, image.width - size - step + 1), rng.integers(0, image.height - size + 1)
-    covered = [scene[top : top + size, x : x + size].mean() for x in (left, left + step)]
-    piece = np.asarray(ImageOps.fit(other, (size, size)), np.float64)
-    level = min(covered) - 50 if min(covered) > 100 else max(covered) + 50
-    piece = (piece - piece.mean()) * 0.5 + level
-    disc = np.hypot(*(np.mgrid[:size, :size] - (size - 1) / 2)) <= size / 2
-    frames = []
-    for x in (left, left + step):
-        frame = scene.copy()
-        frame[top : top + size, x : x + size][disc] = piece[disc]
-        noisy = frame + rng.normal(0, 3, frame.shape[:2])[..., None]
-        frames.append(Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)))
-    return frames[0], frames[1]
-
-
-def fractal(rng: np.random.Generator, slope: float, height: int = 400, width: int = 600) -> np.ndarray:
-    """A texture whose amplitude falls with frequency to the power of ``slope``; standard deviation 1."""
-    waves = np.fft.rfft2(rng.normal(size=(height, width)))
-    frequency = np.hypot(np.fft.rfftfreq(width)[None] * width / height, np.fft.fftfreq(height)[:, None]) + 1e-3
-    texture = np.fft.irfft2(waves / frequency**slope, (height, width))
-    return texture / texture.std()
-
-
-def sky(seed: int, clouds: float) -> Image.Image:
-    """One gradient for all, other clouds for each seed; ``clouds``: grey levels."""
-    down = np.linspace(0, 1, 400)[:, None, None]
-    texture = fractal(np.random.default_rng(seed), 1.6)[..., None]
-    return Image.fromarray(np.clip([90, 140, 210] + [90, 70, 30] * down + clouds * texture, 0, 255).astype(np.uint8))
-
-
-def meadow(seed: int, slope: float) -> Image.Image:
-    """One horizon and one light for all, other grass for each seed."""
-    down = np.linspace(0, 1, 400)[:, None, None]
-    grass = np.array([70, 120, 50]) * (0.7 + 0.6 * down) + 25 * fractal(np.random.default_rng(seed), slope)[..., None]
-    above = np.clip(1 - 3 * down, 0, 1)
-    return Image.fromarray(np.clip(above * [120, 170, 230] + (1 - above) * grass, 0, 255).astype(np.uint8))
-
-
-def flat(seed: int) -> Image.Image:
-    """Black, white, grey, fog: nothing to see, but for a light fall-off and noise of half a grey level."""
-    rng = np.random.default_rng(seed)
-    light = rng.choice([0, 255, 128, 40, 220]) + rng.uniform(-3, 3) * np.linspace(-1, 1, 600)[None, :, None]
-    return Image.fromarray(np.clip(light + rng.normal(0, 0.5, (400, 600, 3)), 0, 255).astype(np.uint8))
-
-
-def near_misses(images: list[Image.Image]) -> dict[str, list[Pair]]:
-    """Pairs that are not the same, by what they are.
-
-    Where the edges of a picture are of one colour, another framing is another border: such pairs are counted apart.
-    """
-    edged = [image for image in images if not frames(np.asarray(image.convert("L")))]
-    plain = [image for image in images if frames(np.asarray(image.convert("L")))]
-    pans = {
-        share: [(cut(0, share, 0, 0)(each), cut(share, 0, 0, 0)(each)) for each in edged]
-        for share in (0.05, 0.08, 0.12)
-    }
-    places, lens = range(len(images)), Lens()
-    scenes = [Image.fromarray(render(seed, 600, 400, lens)) for seed in range(100)]
-    return {
-        "burst: framing moved by 8 %": pans[0.08],
-        "burst: framing moved by 12 %": pans[0.12],
-        "burst: framing moved by 5 %, both ways": [
-            (cut(0, 0.05, 0, 0.05)(x), cut(0.05, 0, 0.05, 0)(x)) for x in edged
-        ],
-        "burst: subject of 12 % moved": [moved_subject(images, at, 0.12) for at in places],
-        "burst: subject of 16 % moved": [moved_subject(images, at, 0.16) for at in places],
-        "burst: subject of 20 % moved": [moved_subject(images, at, 0.20) for at in places],
-        "panorama: halves that overlap by 40 %": [(cut(0, 0.3, 0, 0)(x), cut(0.3, 0, 0, 0)(x)) for x in edged],
-        "same sky, other clouds": [
-            (sky(2 * at, (2, 8)[at % 2]), sky(2 * at + 1, (2, 8)[at % 2])) for at in range(120)
-        ],
-        "same meadow, other grass": [
-            (meadow(2 * at, (0.8, 1.3)[at % 2]), meadow(2 * at + 1, (0.8, 1.3)[at % 2])) for at in range(120)
-        ],
-        "same lens, other scene": list(zip(scenes[::2], scenes[1::2], strict=True)),
-        "flat pictures": [(flat(2 * at), flat(2 * at + 1)) for at in range(100)],
-        "no claim: framing moved by 5 %": pans[0.05],
-        "no claim: framing moved by 8 %, plain edges": [(cut(0, 0.08, 0, 0)(x), cut(0.08, 0, 0, 0)(x)) for x in plain],
-        "no claim: subject of 8 % moved": [moved_subject(images, at, 0.08) for at in places],
-    }  # fmt: skip
-
-
-def jpeg(image: Image.Image, quality: int = QUALITY) -> bytes:
-    """``image`` as JPEG bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
-
-
-def reopened(image: Image.Image, quality: int) -> Image.Image:
-    """``image`` as it looks as a JPEG."""
-    return Image.open(io.BytesIO(jpeg(image, quality))).convert("RGB")
 
 
 def measured(images: list[Image.Image]) -> list[dict[str, object]]:
@@ -279,9 +91,9 @@ def wilson(hits: int, trials: int) -> str:
 def thresholds(same: dict[str, Tried], different: dict[str, Tried]) -> list[list[str]]:
     """What each threshold, the others as they are, finds again of the claimed changes, and what it confuses."""
     bars = [
-        *(("correlation", value, SAME._replace(min_correlation=value), None) for value in (0, 0.3, 0.5, 0.6, 0.7)),
+        *(("correlation", value, SAME._replace(min_correlation=value), None) for value in (0, 0.4, 0.5, 0.55, 0.6)),
         *(("moved", value, SAME._replace(max_moved=value), None) for value in (0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 99)),
-        *(("clear: moved", value, SAME._replace(clear_moved=value), None) for value in (0.3, 0.4, 0.5, 0.6, 0.8)),
+        *(("clear: moved", value, SAME._replace(clear_moved=value), None) for value in (0.1, 0.2, 0.3, 0.4, 0.5, 0.8)),
         *(("outside", value, SAME._replace(max_outside=value), None) for value in (0.01, 0.02, 0.035, 0.05, 0.08, 9)),
         *(("bits of sketches", bits, SAME, bits) for bits in (1, 3, 5, 6, 7)),
     ]  # fmt: skip
@@ -297,41 +109,68 @@ def thresholds(same: dict[str, Tried], different: dict[str, Tried]) -> list[list
     return lines
 
 
-def main() -> None:
-    """Print what is found again, what is confused, and the thresholds."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("folder", type=Path)
-    options.add_argument("--every", type=int, default=1, help="photograph of the folder: 2 takes each second one")
-    options.add_argument("--long-px", type=int, default=1280, help="of the photographs before they are changed")
-    asked = options.parse_args()
-    files = sorted(file for file in asked.folder.rglob("*") if file.suffix in {".jpg", ".png", ".webp"})[:: asked.every]
+def is_tuned(name: str) -> bool:
+    """Whether a photograph of this file name is one of those on which thresholds are set."""
+    return hashlib.sha256(name.encode()).digest()[0] % 2 == 0
+
+
+def photographs(folder: Path, half: str, every: int, long_px: int) -> list[Image.Image]:
+    """Those of ``folder`` that belong to ``half``, shrunk."""
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix in {".jpg", ".png", ".webp"}]
     images = []
-    for file in files:
+    for file in [file for file in files if half == "all" or is_tuned(file.name) == (half == "tuned")][::every]:
         with Image.open(file) as image:
-            images.append(ImageOps.contain(image.convert("RGB"), (asked.long_px, asked.long_px)))
+            images.append(ImageOps.contain(image.convert("RGB"), (long_px, long_px)))
+    return images
+
+
+def found_again(images: list[Image.Image], changes: dict[str, Change]) -> dict[str, Tried]:
+    """Each change tried on all of ``images``; prints a table."""
     originals, same, lines = measured(images), {}, []
-    for name, change in CHANGES.items():
+    for name, change in changes.items():
         same[name] = tried(originals, measured([change(image) for image in images]))
         own, others = same[name].counts()
         shares = [f"{own / len(images):.1%}", wilson(own, len(images))]
         lines.append([name, str(same[name].links()[0]), f"{own} of {len(images)}", *shares, str(others)])
         print(lines[-1], file=sys.stderr, flush=True)
-    print(f"{len(images)} photographs\n")
-    print(markdown(["change", "candidates", "found", "share", "95 %", "false pairs"], lines))
+    print(markdown(["change", "candidates", "found", "share", "95 %", "false pairs"], lines) + "\n", flush=True)
+    return same
+
+
+def kept_apart(images: list[Image.Image]) -> dict[str, Tried]:
+    """All near-misses made of ``images``; prints a table."""
     different, lines = {}, []
     for name, pairs in near_misses(images).items():
         different[name] = tried(measured([first for first, _ in pairs]), measured([second for _, second in pairs]))
         confused, offered = sum(different[name].counts()), sum(different[name].links())
-        lines.append(
-            [name, str(len(pairs)), str(offered), str(confused), wilson(min(confused, len(pairs)), len(pairs))]
-        )
+        interval = wilson(min(confused, len(pairs)), len(pairs))
+        lines.append([name, str(len(pairs)), str(offered), str(confused), interval])
         print(lines[-1], file=sys.stderr, flush=True)
-    print()
-    print(markdown(["near-miss", "pairs", "candidates", "taken for the same", "95 %"], lines))
-    claimed = [{name: each for name, each in of.items() if not name.startswith("no claim")} for of in (same, different)]
-    print()
-    head = ["threshold", "value", "found, mean", "found, least", "false pairs", "near-misses confused"]
-    print(markdown(head, thresholds(*claimed)))
+    print(markdown(["near-miss", "pairs", "candidates", "taken for the same", "95 %"], lines) + "\n", flush=True)
+    return different
+
+
+def main() -> None:
+    """Print what is found again, what is confused, and the thresholds."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("folder", type=Path)
+    options.add_argument("--half", choices=["published", "tuned", "all"], default="published")
+    options.add_argument("--every", type=int, default=1, help="photograph of these: 2 takes each second one")
+    options.add_argument("--long-px", type=int, default=1280, help="of the photographs before they are changed")
+    options.add_argument("--scenes", type=int, default=150, help="invented, that get marks")
+    asked = options.parse_args()
+    images = photographs(asked.folder, asked.half, asked.every, asked.long_px)
+    print(f"{len(images)} photographs, {asked.half}\n")
+    same, different = found_again(images, CHANGES), kept_apart(images)
+    first = 0 if asked.half == "tuned" else 10_000
+    print(f"{asked.scenes} invented scenes\n")
+    found_again([Image.fromarray(render(first + at, 600, 400, Lens())) for at in range(asked.scenes)], MARKS)
+    if asked.half != "published":
+        claimed = [
+            {name: each for name, each in of.items() if not name.startswith("no claim")} for of in (same, different)
+        ]
+        head = ["threshold", "value", "found, mean", "found, least", "false pairs", "near-misses confused"]
+        print(markdown(head, thresholds(*claimed)))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,10 @@ FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 CATALOGUE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = CATALOGUE["deployments"]
 # What only who runs a deployment can say.
-GIVEN = {"dataset": "crops", "version": 1, "old": "crops@1", "new": "crops@2", "decided_by": "Ann"}
+GIVEN = {
+    "dataset": "crops", "version": 1, "old": "crops@1", "new": "crops@2", "decided_by": "Ann", "photos": "holiday",
+    "run": "0123456789abcdef",
+}  # fmt: skip
 TERMS = (
     "Travel Tourism Summer Street Sport Protest Portrait Photography Park Outside Online News Mountains Morning "
     "Military Life Landscape International Horizon Demonstration Celebrity Boat Beach"
@@ -80,7 +83,7 @@ def test_every_flow_has_a_deployment_of_another_name() -> None:
     assert len(set(names)) == len(names)
     assert {name.split("/")[0] for name in names} == {
         "refresh-dataset", "train-model", "pipeline", "audit-dataset", "decide-photos", "export-dataset",
-        "diff-snapshots", "roll-back", "collect-garbage",
+        "diff-snapshots", "roll-back", "collect-garbage", "compare-runs", "predict-photos", "export-model",
     }  # fmt: skip
 
 

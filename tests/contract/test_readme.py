@@ -30,7 +30,8 @@ FLOWS = {  # by entrypoint in prefect.yaml
     "flows.audit.audit_dataset": "audit-dataset", "flows.pipeline.pipeline": "pipeline",
     "flows.decide.decide_photos": "decide-photos", "flows.export.export_dataset": "export-dataset",
     "flows.snapshots.diff_snapshots": "diff-snapshots", "flows.snapshots.roll_back": "roll-back",
-    "flows.snapshots.collect_garbage": "collect-garbage",
+    "flows.snapshots.collect_garbage": "collect-garbage", "flows.compare.compare_runs": "compare-runs",
+    "flows.predict.predict_photos": "predict-photos", "flows.export.export_model": "export-model",
 }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def test_the_dataset_of_the_example_is_one() -> None:
 
 def test_every_recipe_is_listed() -> None:
     """The table of recipes is the registry."""
-    assert {row[0].strip("`") for row in table("recipe")} == set(RECIPES)
+    assert {name for row in table("recipe") for name in re.findall(r"`(\w+)`", row[0])} == set(RECIPES)
 
 
 def test_the_table_of_reasons_is_the_list_of_reasons() -> None:
@@ -219,6 +220,6 @@ def test_the_tree_is_the_layout() -> None:
         *(where.ledger("crops", kind) for kind in ledger.KINDS),
         *(snapshot / f"{part}.parquet" for part in (*SPLITS, "rejected")),
         *(snapshot / name for name in PAGES),
-        where.exports / "<export>",
+        where.exports / "<export>", where.comparison("<digest>"), where.prediction("<digest>"),
     ]  # fmt: skip
     assert tree_paths() == {path.relative_to("/").as_posix() for path in there}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.networks import INPUT_CHANNELS, build_model, forward
+from models.networks import build_model, forward, system_of
 from models.recipes import RECIPES, from_dict, resolve
 from storage.settings import CHECKOUT, Settings
 from tasks import caching
@@ -25,7 +25,8 @@ from tasks.sources.base import SEARCH_ARGUMENTS, Query, Source
 PACKAGES = {f"tasks.{path.parent.name}" for path in (CHECKOUT / "tasks").glob("*/__init__.py")}  # docstrings, no code
 PLUMBING = {"tasks", "tasks.caching", "tasks.errors", "tasks.sources", "tasks.sources.base", "tasks.web"}
 BY_VERSION = {"search", "download", "audit"}  # they ask a site: their version is bumped by hand
-IN_ANOTHER_PROCESS = {"train", "evaluate"}  # what decides their bytes is models/, which they never import
+# What decides their bytes is models/, which they never import.
+IN_ANOTHER_PROCESS = {"train", "evaluate", "export-model"}
 
 
 # A source may want a key, which its site gives, or somebody's word that it may be asked; others want nothing.
@@ -106,17 +107,20 @@ def says_what_to_do(message: str, variable: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_builds_a_network_that_answers_every_photo(name: str) -> None:
-    """A batch [B, 5, H, W] of the recipe's own size comes out as [B, 5]: x1, x2, y1, y2 and the logit; all finite."""
+    """Inputs of the recipe's own sizes come out as what its system promises, finite, and another for each photo."""
     recipe = resolve(name)
-    model = build_model(recipe, seed=0, device=torch.device("cpu")).eval()
-    height, width = recipe.model.input_height, recipe.model.input_width
-    image_BCHW = torch.rand(2, INPUT_CHANNELS, height, width, generator=torch.Generator().manual_seed(0))
+    system = system_of(recipe, ("bee", "bird", "cat") if recipe.system.needs_labels else ())
+    model = build_model(system, seed=0, device=torch.device("cpu")).eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: torch.rand(value.shape, generator=generator) for name, value in system.example(2).items()}
     with torch.no_grad():
-        outputs_B5 = forward(model, image_BCHW, recipe)
-    assert outputs_B5.shape == (2, 5)
-    assert outputs_B5.dtype == torch.float32
-    assert bool(torch.isfinite(outputs_B5).all())
-    assert not torch.equal(outputs_B5[0], outputs_B5[1]), "two pictures, two answers"
+        outputs = forward(model, inputs, recipe)
+    shapes = {"label": (2, 3), "rectangle": (2, 4), "crop": (2,), "location": (2, 16, 16)}
+    for name, value in outputs.items():
+        assert value.shape == shapes[name]
+        assert value.dtype == torch.float32
+        assert bool(torch.isfinite(value).all())
+        assert not torch.equal(value[0], value[1]), "two pictures, two answers"
 
 
 @pytest.mark.parametrize("name", RECIPES)

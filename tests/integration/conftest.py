@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from threading import local
 from types import ModuleType
 from typing import Any
@@ -38,6 +40,25 @@ def own_root(where: Layout, environment: Callable[..., None]) -> Layout:
     """A data root of the test's own, which tasks write to."""
     environment(DARKROOM_ROOT=str(where.root))
     return where
+
+
+@pytest.fixture(scope="session")
+def fits() -> ModuleType:
+    """What ``forked_fits.py`` has: tiny packs, recipes and requests of trainings."""
+    found = spec_from_file_location("forked_fits", Path(__file__).with_name("forked_fits.py"))
+    assert found
+    assert found.loader
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def forks(fits: ModuleType) -> Iterator[Any]:
+    """A process that has imported torch and forks trainings when it is told to."""
+    started = fits.Forks()
+    yield started
+    started.kill()
 
 
 @pytest.fixture

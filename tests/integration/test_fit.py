@@ -1,123 +1,44 @@
-"""The command ``python -m models.fit``: trains, evaluates, stops, resumes, and says why it cannot go on."""
+"""The command ``python -m models.fit``: trains, evaluates, and says in one sentence why it cannot go on."""
 
-import hashlib
 import json
-import os
+import resource
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
-from models import fit
-from models.recipes import ModelSpec, OptimiserSpec, PackSpec, Recipe, ScaleMatching, resolve
+from models import fit, networks, training
+from models.checkpoint import best_weights
+from models.specs import GuardSpec, OptimiserSpec
 
-FRAME = (24, 36)
-WAIT_S = 60
-
-
-def tiny_recipe(**changes: Any) -> Recipe:
-    """The narrow recipe, made for frames of 24 x 36 and a second of training."""
-    base = resolve("crops_thumbnail_narrow")
-    tiny = replace(
-        base,
-        name="tiny",
-        model=ModelSpec("crop_thumbnail", (1, 1), (8, 16), "3x3", 12, 18, embedding=16, hidden=(32,)),
-        pack=PackSpec(*FRAME),
-        scale_matching=ScaleMatching(18, 18, 0.01),
-        optimiser=OptimiserSpec("adamw", lr=5e-3, schedule="one_cycle"),
-        evaluation=replace(base.evaluation, crops_per_photo=3, bootstrap_replicates=200),
-        batch_size=16,
-        epochs=2,
-    )
-    return replace(tiny, **changes)
-
-
-def vignetted(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Flat frames with some noise, darker towards the corners: the size and the place of a crop show."""
-    y, x = np.mgrid[-1 : 1 : FRAME[0] * 1j, -1 : 1 : FRAME[1] * 1j]
-    gain = 1 - 0.4 * (x**2 + y**2)
-    frames = rng.uniform(150, 250, (count, 1, 1, 3)) * gain[..., None] + rng.normal(0, 4, (count, *FRAME, 3))
-    return frames.clip(0, 255).astype(np.uint8)
-
-
-def write_pack(folder: Path, draw: Callable[[np.random.Generator, int], np.ndarray], counts: dict[str, int]) -> Path:
-    """A pack as ``models/loader.py`` describes it, of the frames that ``draw`` makes."""
-    folder.mkdir()
-    splits = {}
-    for number, (name, count) in enumerate(counts.items()):
-        np.save(folder / f"{name}.npy", draw(np.random.default_rng(number), count))
-        who = {"source": ["camera"] * count, "photo_id": [f"{name}-{n}" for n in range(count)]}
-        pq.write_table(pa.table(who), folder / f"{name}.parquet")
-        files = {"frames": f"{name}.npy", "rows": f"{name}.parquet"}
-        digests = {f"{k}_sha256": hashlib.sha256((folder / f).read_bytes()).hexdigest() for k, f in files.items()}
-        splits[name] = {"photos": count, **files, **digests}
-    about = {"version": 1, "frame_height": FRAME[0], "frame_width": FRAME[1], "splits": splits}
-    (folder / "pack.json").write_text(json.dumps(about))
-    return folder
+COUNTS = {"train": 48, "val": 12, "test": 12}
+Run = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory) -> Path:
-    """A small pack of vignetted frames."""
-    return write_pack(tmp_path_factory.mktemp("packs") / "pack", vignetted, {"train": 64, "val": 16, "test": 24})
+def pack(fits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of three colours, and which one each is."""
+    return fits.write_pack(tmp_path_factory.mktemp("packs") / "pack", COUNTS)
 
 
 @pytest.fixture
-def run_here(monkeypatch, tmp_path) -> Callable[..., int]:
+def run_here(fits: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     """Runs the command in this process: the exit code. (Signals and the parent are left alone.)"""
     monkeypatch.setattr(fit.StopRequest, "install", lambda self: None)
 
     def run(run_dir: Path, pack: Path, recipe: Any, **values: Any) -> int:
-        return fit.main([str(write_request(tmp_path / "run.json", run_dir, pack, recipe, **values))])
+        return fit.main([str(fits.write_request(tmp_path / "run.json", run_dir, pack, recipe, **values))])
 
-    return run
-
-
-def write_request(path: Path, run_dir: Path, pack: Path, recipe: Any, **values: Any) -> Path:
-    """A RUN.json for one CPU thread."""
-    recipe = recipe.as_dict() if isinstance(recipe, Recipe) else recipe
-    request = {"run_id": "r", "run_dir": str(run_dir), "pack_dir": str(pack), "recipe": recipe}
-    path.write_text(json.dumps({**request, "device": "cpu", "threads": 1, **values}))
-    return path
-
-
-def start(request: Path, *, through_parent: bool = False) -> subprocess.Popen[bytes]:
-    """The command in a process of its own; with ``through_parent`` as the child of the process that is returned."""
-    command = [sys.executable, "-m", "models.fit", str(request)]
-    if through_parent:
-        command = [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"]
-    return subprocess.Popen(command)
-
-
-def events(run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl of one kind."""
-    path = run_dir / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [found for line in lines if line.endswith("\n") and (found := json.loads(line))["event"] == kind]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Return once ``holds``; fail if that takes too long."""
-    until = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.01)
-
-
-def step_of(run_dir: Path, role: str = "last") -> Path:
-    """The folder of a run's checkpoint."""
-    index = json.loads((run_dir / "checkpoint" / "index.json").read_text())
-    return run_dir / "checkpoint" / index[role]
+    threads = torch.get_num_threads()
+    yield run
+    torch.set_num_threads(threads)
 
 
 def error_of(run_dir: Path) -> dict[str, Any]:
@@ -125,128 +46,124 @@ def error_of(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "error.json").read_text())
 
 
-def test_train_and_evaluate(run_here, pack, tmp_path):
-    """A run learns the vignette, leaves every file that the report reads, and beats the baselines by its interval."""
-    run_dir, recipe = tmp_path / "run", tiny_recipe(epochs=40)
+def test_train_and_evaluate(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """A run learns the colours, leaves every file that the report reads, and beats the baseline by its interval."""
+    run_dir, recipe = tmp_path / "run", fits.tiny_recipe(epochs=15)
     assert run_here(run_dir, pack, recipe) == 0
-    assert [line["epoch"] for line in events(run_dir, "epoch")] == list(range(1, 41))
-    assert [len(events(run_dir, kind)) for kind in ("start", "end")] == [1, 1]
+    assert [line["epoch"] for line in fits.events(run_dir, "epoch")] == list(range(1, 16))
+    assert [len(fits.events(run_dir, kind)) for kind in ("start", "end")] == [1, 1]
     card = json.loads((run_dir / "train.json").read_text())
     assert card["recipe"] == recipe.as_dict()
-    assert card["final"]["steps"] == 40 * 4
-    assert card["parameters"] > 1000
+    assert card["final"]["steps"] == 15 * 3
+    assert card["classes"] == list(fits.LABELS)
+    assert card["stopped_early"] is None
+    assert card["start_from"] == []
 
     assert run_here(run_dir, pack, recipe, job="evaluate") == 0
-    found = json.loads((run_dir / "evaluation.json").read_text())
-    figures = {figure["name"]: figure for figure in found["figures"]}
-    assert (found["photos"], found["samples"]) == (24, 96)
-    assert len(figures) == 7
-    assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures.values())
-    assert figures["crop_auroc"]["beats_baseline"]
-    assert figures["rectangle_iou_crops"]["beats_baseline"]
-    assert figures["crop_accuracy"]["baseline"] == 0.5
-
-    rows = pq.read_table(run_dir / "predictions.parquet")
-    assert rows.num_rows == 96
-    assert {"source", "photo_id", "split", "sample", "pred_size_factor", "crop_probability"} <= set(rows.column_names)
-    whole = rows.filter(pa.compute.invert(rows["is_crop"]))
-    assert whole.select(["x1", "x2", "y1", "y2"]).to_pylist() == [{"x1": 0, "x2": 1, "y1": 0, "y2": 1}] * 24
-    assert pa.compute.sum(whole["weight"]).as_py() == pytest.approx(12)
+    figures = {each["name"]: each for each in json.loads((run_dir / "evaluation.json").read_text())["figures"]}
+    assert figures["accuracy"]["beats_baseline"]
+    assert {"predictions.parquet", "scores.parquet"} <= {file.name for file in run_dir.iterdir()}
 
 
-def test_a_run_that_is_killed_ends_with_the_same_bits(run_here, pack, tmp_path):
-    """Orphaned, killed and told to stop on the way, a resumed run ends bit-identical to one that was left alone."""
-    recipe = tiny_recipe(epochs=60)
-    alone, broken = tmp_path / "alone", tmp_path / "broken"
-    request = write_request(tmp_path / "broken.json", broken, pack, recipe)
+def test_a_run_starts_from_another(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """Weights come from a run's folder or a file wherever name and shape agree; from nothing that fits, none do."""
+    first, second, recipe = tmp_path / "first", tmp_path / "second", fits.tiny_recipe(epochs=1)
+    assert run_here(first, pack, recipe, seed=5) == 0
+    assert run_here(second, pack, recipe, start_from=[str(first)]) == 0
+    account = json.loads((second / "train.json").read_text())["start_from"]
+    tensors = load_file(best_weights(first))
+    assert [(each["file"], each["tensors"]) for each in account] == [("weights.safetensors", len(tensors))]
+    assert run_here(second, pack, recipe) == 4
+    assert error_of(second)["fields"]["key"] == "start_sha256s"
 
-    parent = start(request, through_parent=True)
-    wait_until(lambda: len(events(broken, "epoch")) > 2)
-    parent.kill()
-    parent.wait()
-    wait_until(lambda: has_ended(str(request)))
-    orphaned = json.loads((step_of(broken) / "state.json").read_text())["progress"]
+    del tensors["head.weight"]
+    save_file({**tensors, "trunk.stem.0.weight": torch.zeros(1)}, tmp_path / "part.safetensors")
+    model = networks.build_model(networks.system_of(recipe, fits.LABELS), 0, torch.device("cpu"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    [account] = networks.start_from(model, [tmp_path / "part.safetensors"])
+    after = model.state_dict()
+    assert account["tensors"] == len(tensors) - 1
+    assert torch.equal(after["head.weight"], before["head.weight"])
+    assert torch.equal(after["head.bias"], tensors["head.bias"])
 
-    killed = start(request)
-    wait_until(lambda: len(events(broken, "start")) == 2 and events(broken, "epoch")[-1]["step"] > orphaned["step"])
-    killed.kill()
-    assert killed.wait() == -signal.SIGKILL
-
-    stopped = start(request)
-    wait_until(lambda: len(events(broken, "start")) == 3)
-    stopped.terminate()
-    assert stopped.wait(WAIT_S) == 143
-    assert not (broken / "train.json").exists()
-    assert events(broken, "epoch")[-1]["epoch"] < 60
-
-    assert run_here(broken, pack, recipe) == 0
-    assert run_here(alone, pack, recipe) == 0
-    for role in ("last", "best"):
-        ours, theirs = (load_file(step_of(run, role) / "weights.safetensors") for run in (broken, alone))
-        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
-    loss = {line["epoch"]: line["loss"] for line in events(broken, "epoch")}
-    assert loss == {line["epoch"]: line["loss"] for line in events(alone, "epoch")}
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for path, words in (("other.safetensors", "holds no tensor that fits"), ("run.json", "cannot be read as weights")):
+        assert run_here(tmp_path / "third", pack, recipe, start_from=[str(tmp_path / path)]) == 2
+        assert words in error_of(tmp_path / "third")["message"]
 
 
-def has_ended(argument: str) -> bool:
-    """Whether no live process has ``argument`` on its command line."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if argument in (entry / "cmdline").read_text().split("\0"):
-                return False
-        except OSError:
-            continue
-    return True
-
-
-def test_a_damaged_pack_is_refused(run_here, pack, tmp_path):
-    """One changed byte, a lost file, another frame size: each ends with its own code and a sentence in error.json."""
+def test_a_pack_that_does_not_fit_is_refused(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """A changed frame, a lost file, frames of another kind: each ends with its own code and a sentence."""
     run_dir, damaged = tmp_path / "run", tmp_path / "damaged"
-    write_pack(damaged, vignetted, {"train": 16, "val": 4, "test": 4})
+    fits.write_pack(damaged, COUNTS)
     frames = damaged / "val.npy"
     frames.write_bytes(frames.read_bytes()[:-1] + b"\0")
-    assert run_here(run_dir, damaged, tiny_recipe()) == 3
-    assert error_of(run_dir)["type"] == "PackDamaged"
-    assert "val.npy is damaged" in error_of(run_dir)["message"]
+    assert run_here(run_dir, damaged, fits.tiny_recipe()) == 3
+    assert "is damaged or was changed" in error_of(run_dir)["message"]
     frames.unlink()
-    assert run_here(run_dir, damaged, tiny_recipe()) == 3
-    assert run_here(run_dir, tmp_path / "nowhere", tiny_recipe()) == 3
-    assert run_here(run_dir, pack, "crops_thumbnail_narrow") == 2
+    assert run_here(run_dir, damaged, fits.tiny_recipe()) == 3
+    assert run_here(run_dir, tmp_path / "nowhere", fits.tiny_recipe()) == 3
+    assert run_here(run_dir, pack, "categories_narrow") == 2
     assert "pack for this recipe" in error_of(run_dir)["message"]
 
 
-def test_too_few_photos_are_refused(run_here, tmp_path):
-    """A split that is too small names itself and what it needs."""
-    small = write_pack(tmp_path / "small", vignetted, {"train": 16, "val": 1, "test": 4})
-    assert run_here(tmp_path / "run", small, tiny_recipe()) == 2
-    assert error_of(tmp_path / "run")["fields"] == {"split": "val", "photos": 1, "needed": 2}
+def test_too_few_photos_are_refused(run_here: Run, fits: ModuleType, tmp_path: Path) -> None:
+    """A split that is empty or too small names itself and what it needs."""
+    for split, count, needed in (("train", 0, 8), ("val", 1, 2)):
+        small = fits.write_pack(tmp_path / f"small-{split}", {**COUNTS, split: count})
+        assert run_here(tmp_path / "run", small, fits.tiny_recipe()) == 2
+        assert error_of(tmp_path / "run")["fields"] == {"split": split, "photos": count, "needed": needed}
 
 
-def test_another_recipes_checkpoint_is_refused(run_here, pack, tmp_path):
-    """A run folder belongs to one recipe and seed; evaluating an untrained run is refused too."""
-    run_dir, recipe = tmp_path / "run", tiny_recipe(epochs=1)
+def test_labels_that_cannot_be_learnt_are_refused(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """No labels, a photo without one, a label that train lacks: each is named before a step is made."""
+    run_dir, recipe = tmp_path / "run", fits.tiny_recipe()
+    rows = pq.read_table(pack / "labels.parquet").to_pylist()
+    val = [row["photo_id"] for row in rows].index("val-0")
+    strange = [*rows[:val], {**rows[val], "label": "mauve"}, *rows[val + 1 :]]
+    for labels, words in ((rows[1:], "1 of 48 photos of train"), (strange, "'mauve'"), (None, "48 of 48 photos")):
+        path = tmp_path / "labels.parquet"
+        if labels is not None:
+            pq.write_table(fits.pa.Table.from_pylist(labels), path)
+        assert run_here(run_dir, pack, recipe, labels=None if labels is None else str(path)) == 2
+        assert words in error_of(run_dir)["message"]
+    assert not (run_dir / "metrics.jsonl").exists()
+
+
+def test_another_runs_checkpoint_is_refused(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """A run folder belongs to one recipe, seed, pack and labels; evaluating an untrained run is refused too."""
+    run_dir, recipe = tmp_path / "run", fits.tiny_recipe(epochs=1)
     assert run_here(run_dir, pack, recipe, job="evaluate") == 4
     assert run_here(run_dir, pack, recipe) == 0
     assert not (run_dir / "error.json").exists()
-    assert run_here(run_dir, pack, tiny_recipe(epochs=2)) == 4
-    assert error_of(run_dir)["fields"]["key"] == "recipe_digest"
-    assert run_here(run_dir, pack, recipe, seed=1) == 4
+
+    changed = fits.write_pack(tmp_path / "changed", {**COUNTS, "train": 47})
+    rows = pq.read_table(pack / "labels.parquet").to_pylist()
+    labels = tmp_path / "labels.parquet"
+    pq.write_table(fits.pa.Table.from_pylist(rows[::-1]), labels)
+    for key, place, its_recipe, values in (
+        ("recipe_digest", pack, fits.tiny_recipe(epochs=2), {}),
+        ("seed", pack, recipe, {"seed": 1}),
+        ("pack_digest", changed, recipe, {"labels": str(pack / "labels.parquet")}),
+        ("labels_sha256", pack, recipe, {"labels": str(labels)}),
+    ):
+        assert run_here(run_dir, place, its_recipe, **values) == 4
+        assert error_of(run_dir)["fields"]["key"] == key
+        assert "give the run a folder of its own" in error_of(run_dir)["message"]
 
 
-def test_constant_outputs_fail_the_run(run_here, tmp_path):
+def test_constant_outputs_fail_the_run(run_here: Run, fits: ModuleType, tmp_path: Path) -> None:
     """Frames that all look the same give constant outputs, and that is an error, not a result."""
-    grey = write_pack(tmp_path / "grey", lambda _, n: np.full((n, *FRAME, 3), 128, np.uint8), {"train": 16, "val": 4})
-    recipe = tiny_recipe(epochs=4, scale_matching=ScaleMatching(18, 18, 0.0), constant_outputs_after_epoch=1)
+    shape = (fits.FRAME.frame_height, fits.FRAME.frame_width, 3)
+    grey = fits.write_pack(tmp_path / "grey", COUNTS, lambda _, label_N: np.full((len(label_N), *shape), 128, np.uint8))
+    recipe = fits.tiny_recipe(epochs=4, guards=GuardSpec(constant_outputs_after_epoch=1))
     assert run_here(tmp_path / "run", grey, recipe) == 8
     assert error_of(tmp_path / "run")["type"] == "ConstantOutputs"
-    assert len(events(tmp_path / "run", "epoch")) == 1
 
 
-def test_divergence_fails_the_run(run_here, pack, tmp_path):
+def test_divergence_fails_the_run(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
     """A loss that is no number any more stops the run and names the step."""
-    recipe = tiny_recipe(optimiser=OptimiserSpec("sgd", lr=1e25, schedule="constant"))
+    recipe = fits.tiny_recipe(optimiser=OptimiserSpec("sgd", lr=1e25))
     assert run_here(tmp_path / "run", pack, recipe) == 7
     assert error_of(tmp_path / "run")["fields"]["step"] >= 1
 
@@ -254,34 +171,78 @@ def test_divergence_fails_the_run(run_here, pack, tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"recipe": "nothing"}, "choose one of crops_thumbnail"),
-        ({"job": "predict"}, "choose one of train, evaluate"),
+        ({"recipe": "nothing"}, "choose one of categories_"),
+        ({"job": "dance"}, "choose one of train, evaluate"),
         ({"seed": -1}, "seed cannot be -1"),
         ({"threads": 0}, "threads cannot be 0"),
+        ({"labels": 3}, "labels cannot be 3"),
+        ({"start_from": "a"}, "start_from cannot be 'a'"),
         ({"epochs": 3}, "unknown key 'epochs'"),
     ],
 )
-def test_an_impossible_request_is_refused(run_here, pack, tmp_path, capsys, values, words):
+def test_an_impossible_request_is_refused(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path, capsys: Any, values: dict[str, Any], words: str
+) -> None:
     """Each wrong value is named, with what would be right."""
-    assert run_here(tmp_path / "run", pack, **{"recipe": tiny_recipe(), **values}) == 2
+    assert run_here(tmp_path / "run", pack, **{"recipe": fits.tiny_recipe(), **values}) == 2
     assert words in capsys.readouterr().err
 
 
-def test_a_missing_device_is_named(run_here, pack, tmp_path, monkeypatch):
-    """CUDA is asked for where there is none."""
-    import torch
-
+def test_a_missing_device_is_named(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA is asked for where there is none, or more processes than GPUs are started."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert run_here(tmp_path / "run", pack, tiny_recipe(), device="cuda") == 5
+    assert run_here(tmp_path / "run", pack, fits.tiny_recipe(), device="cuda") == 5
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert run_here(tmp_path / "run", pack, fits.tiny_recipe(), device="cuda") == 5
+    assert "start 1 at most" in error_of(tmp_path / "run")["message"]
 
 
-def test_out_of_memory_names_the_batch(run_here, pack, tmp_path, monkeypatch):
-    """What torch raises when memory runs out comes back with the batch size."""
-    import torch
+@pytest.mark.parametrize(
+    ("room", "fits_at_once", "words"), [(5, 4, "set accumulate to 4"), (1, None, "smaller network")]
+)
+def test_out_of_memory_says_what_fits(
+    run_here: Run,
+    fits: ModuleType,
+    pack: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    fits_at_once: int | None,
+    words: str,
+) -> None:
+    """Where memory ends beyond ``room`` photos, the error names the batch size and the largest half that fits."""
 
-    def run_out(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+    class Small(fits.system.CategorySystem):
+        def losses(self, outputs: Any, targets: Any) -> Any:
+            if len(outputs["label"]) > room and not outputs["label"].is_leaf:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().losses(outputs, targets)
 
-    monkeypatch.setattr("models.jobs.train", run_out)
-    assert run_here(tmp_path / "run", pack, tiny_recipe()) == 6
-    assert error_of(tmp_path / "run")["fields"]["batch_size"] == 16
+    monkeypatch.setattr(training, "system_of", Small)
+    assert run_here(tmp_path / "run", pack, fits.tiny_recipe()) == 6
+    assert error_of(tmp_path / "run")["fields"] == {"batch_size": 16, "fits": fits_at_once, "device": "cpu"}
+    assert words in error_of(tmp_path / "run")["message"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """A disk that fills while a checkpoint is written is one sentence; the run goes on from the one before."""
+    run_dir, recipe = tmp_path / "run", fits.tiny_recipe()
+    assert run_here(tmp_path / "alone", pack, recipe) == 0
+    size_bytes = best_weights(tmp_path / "alone").stat().st_size
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes // 2, before[1]))
+        assert run_here(run_dir, pack, recipe) == 9
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "no room to write" in error_of(run_dir)["message"]
+    assert list((run_dir / "checkpoint").iterdir()) == []
+    assert run_here(run_dir, pack, recipe) == 0
+    ours, theirs = (load_file(best_weights(place)) for place in (run_dir, tmp_path / "alone"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

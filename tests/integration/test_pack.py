@@ -3,24 +3,33 @@
 import errno
 import io
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models.errors import ConfigError, PackDamaged
-from models.frames import LATER, PackSpec, Picture
-from models.loader import open_pack
-from storage import blobs, manifest
+from models.frames import PackSpec, Picture
+from models.loader import FrameStore, open_pack
+from storage import blobs, manifest, purge, removals
 from storage.layout import Layout
 from storage.records import SPLITS, ManifestRef, PackRef
 from tasks import caching
 from tasks.errors import BlobCorrupt, DiskFull, TooFewPhotos
-from tasks.pack import MIN_PHOTOS, check_enough, pack
+from tasks.pack import MIN_PHOTOS, check_enough, frames, pack
 from tasks.pictures import imaging
 
 HEIGHT, WIDTH = 32, 48
@@ -90,7 +99,7 @@ def test_the_same_photos_give_the_same_bytes(root: Layout, selection: ManifestRe
     assert packed(manifest.write_rows(root, "selection", rows[::-1])) == first
     assert bytes_of(root.pack(first.digest)) == before
     assert pack.fn(selection, HEIGHT, WIDTH + 2).digest != first.digest
-    assert [entry.name for entry in root.pack("x").parent.iterdir() if entry.name.startswith(".")] == []
+    assert [entry.name for entry in root.pack("x").parent.iterdir() if entry.name.endswith(".part")] == []
 
 
 @pytest.mark.parametrize("harm", ["delete the folder", "delete a file", "truncate", "card", "extra"])
@@ -107,7 +116,7 @@ def test_a_damaged_pack_is_not_intact(root: Layout, selection: ManifestRef, harm
         (folder / "train.npy").write_bytes((folder / "train.npy").read_bytes()[:-1])
     elif harm == "card":
         card = (folder / "pack.json").read_text()
-        (folder / "pack.json").write_text(card.replace('"version": 1', '"version": 2'))
+        (folder / "pack.json").write_text(card.replace('"version": 2', '"version": 3'))
     else:
         (folder / "more").write_text("more")
     assert not caching.intact(root, ref)
@@ -116,13 +125,34 @@ def test_a_damaged_pack_is_not_intact(root: Layout, selection: ManifestRef, harm
 
 
 def test_the_training_process_notices_a_flipped_bit(root: Layout, selection: ManifestRef) -> None:
-    """Equal sizes are not enough there: it compares digests."""
+    """Equal sizes are not enough there: each frame is compared with its digest when it is first read."""
     folder = root.pack(packed(selection).digest)
     data = bytearray((folder / "train.npy").read_bytes())
     data[-1] ^= 1
     (folder / "train.npy").write_bytes(data)
-    with pytest.raises(PackDamaged, match="is damaged"):
-        open_pack(folder, PackSpec(HEIGHT, WIDTH), SPLITS)
+    split = open_pack(folder, PackSpec(HEIGHT, WIDTH), SPLITS).splits["train"]
+    store = FrameStore(split, torch.device("cpu"))
+    assert len(store.batch(np.arange(len(split) - 1))) == len(split) - 1
+    with pytest.raises(PackDamaged, match=r"frame 5 of .*train.npy is damaged"):
+        store.batch(np.array([len(split) - 1]))
+
+
+def test_details_come_from_the_same_decode(
+    root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger frame shows the same photo, upright, and each file is decoded once for both."""
+    decodes = counting_decodes(monkeypatch)
+    spec = PackSpec(HEIGHT, WIDTH, 3 * HEIGHT, 3 * WIDTH)
+    ref = pack.fn(selection, **asdict(spec))
+    assert len(decodes) == 16
+    for split in open_pack(root.pack(ref.digest), spec, SPLITS).splits.values():
+        assert split.details is not None
+        for frame, detail, photo_id in zip(split.frames, split.details, split.photo_ids, strict=True):
+            for found in (frame, detail):
+                expected = imaging.resize_area(scene(int(photo_id)), *found.shape[:2])
+                assert np.abs(found.astype(int) - expected).mean() < 3, photo_id
+    assert bytes_of(root.pack(ref.digest))["train.npy"] != b""
+    assert ref.digest != packed(selection).digest
 
 
 def test_extreme_photos_stand_whole_in_white(root: Layout) -> None:
@@ -164,15 +194,6 @@ def test_each_kind_of_picture_is_a_pack_of_its_own(root: Layout, selection: Mani
         open_pack(root.pack(packs["contours"].digest), PackSpec(HEIGHT, WIDTH), SPLITS)
 
 
-def test_a_pack_from_before_the_options_is_one_of_squeezed_photos(root: Layout, selection: ManifestRef) -> None:
-    """A card that does not speak of them opens for a recipe that has none."""
-    folder = root.pack(packed(selection).digest)
-    card = json.loads((folder / "pack.json").read_text())
-    old = {name: value for name, value in card.items() if name not in LATER}
-    (folder / "pack.json").write_text(json.dumps(old))
-    assert len(open_pack(folder, PackSpec(HEIGHT, WIDTH), SPLITS).splits) == 3
-
-
 def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRef, rows: list[dict[str, Any]]) -> None:
     """Half a pack is none, and its draft is removed."""
     lonely = photo(root, 99, 1, "train")
@@ -182,7 +203,7 @@ def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRe
         packed(torn)
     digest = caching.digest("pack", {"selection": torn, **asdict(PackSpec(HEIGHT, WIDTH))})
     assert not root.pack(digest).exists()
-    assert not list(root.pack(digest).parent.glob(f".{digest}*"))
+    assert not list(root.pack(digest).parent.glob(f"{digest}*"))
 
 
 def test_a_full_disk_leaves_no_pack(root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,11 +213,139 @@ def test_a_full_disk_leaves_no_pack(root: Layout, selection: ManifestRef, monkey
         raise OSError(errno.ENOSPC, "no space")
         yield
 
-    monkeypatch.setattr("tasks.pack._frames", full)
+    monkeypatch.setattr("tasks.pack.decoded", full)
     before = set((root.root / "packs").glob("*"))
     with pytest.raises(DiskFull, match="DARKROOM_ROOT"):
         pack.fn(selection, 31, 47)
     assert set((root.root / "packs").glob("*")) == before
+    assert list((root.root / "packs").glob("*.part")) == []
+
+
+def test_room_is_asked_for_before_anything_is_decoded(
+    root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence says how much is needed and how much there is; nothing was written."""
+    monkeypatch.setattr("tasks.pack.frames", lambda *given: pytest.fail("decoded"))
+    with pytest.raises(DiskFull, match=r"16 photos as 100000 x 100000 .* take 480\.0 GB more .* free") as refusal:
+        pack.fn(selection, 100_000, 100_000)
+    assert "\n" not in str(refusal.value)
+    assert list((root.root / "packs").glob("*.part")) == []
+
+
+class Killed(BaseException):
+    """What no cleaning up catches."""
+
+
+KILLED = """
+import os, sys
+from storage.records import ManifestRef
+from tasks import pack
+frames, decoded = pack.frames, []
+def until_killed(*given):
+    decoded.append(1)
+    if len(decoded) > 9:
+        os.kill(os.getpid(), 9)
+    return frames(*given)
+pack.frames, pack.THREADS, pack.READ_AHEAD = until_killed, 1, 0
+pack.pack.fn(ManifestRef.model_validate_json(sys.argv[1]), 32, 48, 96, 144)
+"""
+DETAILED = PackSpec(HEIGHT, WIDTH, 3 * HEIGHT, 3 * WIDTH)
+
+
+def decoding_until(monkeypatch: pytest.MonkeyPatch, photos: int) -> None:
+    """Let packing end, as if it were killed, when it has decoded so many photos."""
+    decoded: list[int] = []
+
+    def until_killed(data: bytes, net_op: int, spec: PackSpec) -> list[imaging.Pixels]:
+        decoded.append(1)
+        if len(decoded) > photos:
+            raise Killed
+        return frames(data, net_op, spec)
+
+    monkeypatch.setattr("tasks.pack.frames", until_killed)
+
+
+def counting_decodes(monkeypatch: pytest.MonkeyPatch, pause_s: float = 0.0) -> list[int]:
+    """A list that grows by one for each photo that is decoded."""
+    decodes: list[int] = []
+    decode = imaging.decode_upright
+
+    def counted(*given: Any, **named: Any) -> imaging.Pixels:
+        decodes.append(1)
+        time.sleep(pause_s)
+        return decode(*given, **named)
+
+    monkeypatch.setattr(imaging, "decode_upright", counted)
+    return decodes
+
+
+def test_a_killed_pack_goes_on_where_it_was(
+    root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the second split, and its last frame torn: what is whole is not decoded again; the bytes are those of
+    a pack that nobody disturbed."""
+    command = [sys.executable, "-c", KILLED, selection.model_dump_json()]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    (draft,) = (root.root / "packs").glob("*.part")
+    assert not (draft / "pack.json").exists()
+    size_bytes = (draft / "val.detail.npy").stat().st_size
+    os.truncate(draft / "val.detail.npy", size_bytes - 7)
+    decodes = counting_decodes(monkeypatch)
+    ref = pack.fn(selection, **asdict(DETAILED))
+    assert 16 - 9 < len(decodes) <= 16 - 9 + 2, "the photo of the torn frame, and perhaps one that was in flight"
+    resumed = bytes_of(root.pack(ref.digest))
+    shutil.rmtree(root.pack(ref.digest))
+    assert pack.fn(selection, **asdict(DETAILED)) == ref
+    assert bytes_of(root.pack(ref.digest)) == resumed
+    assert set(resumed) == {"pack.json"} | {
+        f"{split}{ending}" for split in SPLITS for ending in (".npy", ".detail.npy", ".parquet")
+    }
+
+
+def test_a_draft_with_other_bytes_is_decoded_again_from_there(
+    root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that lost its bytes, as after a power cut, is noticed by its digest; those behind it go, too."""
+    decoding_until(monkeypatch, 5)
+    with pytest.raises(Killed):
+        pack.fn(selection, **asdict(DETAILED))
+    monkeypatch.undo()
+    (draft,) = (root.root / "packs").glob("*.part")
+    with (draft / "train.npy").open("r+b") as stream:
+        stream.seek(128 + 2 * HEIGHT * WIDTH * 3)
+        stream.write(bytes(100))
+    decodes = counting_decodes(monkeypatch)
+    ref = pack.fn(selection, **asdict(DETAILED))
+    assert len(decodes) == 16 - 2
+    split = open_pack(root.pack(ref.digest), DETAILED, ["train"]).splits["train"]
+    store = FrameStore(split, torch.device("cpu"), needs_detail=True)
+    assert len(store.batch(np.arange(len(split)))) == len(split)
+
+
+def test_a_removed_photo_takes_the_draft_along(
+    root: Layout, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed process left of it is found by the purge, which needs no pack.json for that."""
+    lonely = photo(root, 77, 1, "train") | {"source": "draft"}
+    decoding_until(monkeypatch, 3)
+    with pytest.raises(Killed):
+        packed(manifest.write_rows(root, "selection", [*rows, lonely]))
+    (draft,) = (root.root / "packs").glob("*.part")
+    removals.add(root, [{"source": "draft", "photo_id": "077", "removed_at": datetime.now(UTC)}])
+    assert purge.delete_packs(root, purge.remains(root)) == 1
+    assert not draft.exists()
+
+
+def test_two_packers_of_one_pack_make_it_once(
+    root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one waits for the first, and takes what it made."""
+    decodes = counting_decodes(monkeypatch, pause_s=0.02)
+    monkeypatch.setattr("tasks.pack.POLL_S", 0.01)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: pack.fn(selection, HEIGHT + 4, WIDTH + 4), range(2))
+    assert first == second
+    assert len(decodes) == 16
 
 
 def test_an_empty_split_is_a_file_without_frames(root: Layout, rows: list[dict[str, Any]]) -> None:
@@ -209,7 +358,7 @@ def test_an_empty_split_is_a_file_without_frames(root: Layout, rows: list[dict[s
 def test_the_card_tells_nothing_of_this_machine(root: Layout, selection: ManifestRef) -> None:
     """No path, no time, no name: a pack may be carried elsewhere."""
     card = json.loads((root.pack(packed(selection).digest) / "pack.json").read_text())
-    assert set(card) == {"version", "frame_height", "frame_width", "pad_beyond", "picture", "splits"}
+    assert set(card) == {"version", "splits", *asdict(PackSpec(1, 1))}
     assert str(root.root) not in json.dumps(card)
 
 

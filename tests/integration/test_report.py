@@ -20,7 +20,7 @@ from storage import blobs, manifest
 from storage.layout import Layout
 from storage.records import SCHEMAS, FileRef, PackRef
 from tasks import report
-from tasks.pages import dataset_page, page_charts, page_rows, rectangles, run_page, thumbnails
+from tasks.pages import dataset_page, page_charts, page_rows, rectangles, thumbnails
 
 HOSTILE = '"><img src=https://evil.example/x onerror=alert(1)></figcaption><script>alert(2)</script>'
 REASONS = {
@@ -155,14 +155,20 @@ def run(table: pa.Table, shelf: Layout) -> tuple[Path, Path]:
     pq.write_table(pa.Table.from_pylist(keys).select(["source", "photo_id"]), pack_dir / "test.parquet")
     (pack_dir / "pack.json").write_text("{}")
     pq.write_table(pa.Table.from_pylist(predictions(keys, rng)), run_dir / "predictions.parquet")
-    (run_dir / "evaluation.json").write_text(json.dumps(evaluation(len(keys))))
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation(len(keys), keys[0]["photo_id"])))
     epochs = [{"event": "epoch", "epoch": n, "loss": 2.0 / n, "val_loss": 2.1 / n, "lr": 1e-3} for n in range(1, 5)]
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [{"event": "start"}, *epochs]))
     described = {
         "run_id": "abc123",
-        "recipe": {"name": "<b>crops</b>", "optimiser": {"lr": 0.005}},
-        "packages": {"torch": "9.9"},
-    }
+        "recipe": {
+            "name": "<b>crops</b>", "title": "Crops | of *all*", "optimiser": {"lr": 0.005}, "epochs": 4,
+            "system": {"kind": "crops"},
+        },
+        "packages": {"torch": "9.9"}, "parameters": 1234, "classes": [], "seed": 0, "device": "cpu",
+        "final": {
+            "photos": {"train": 30, "val": 14}, "epochs": 4, "stopped_early": None, "best_epoch": 3, "seconds": 2.0,
+        },
+    }  # fmt: skip
     (run_dir / "train.json").write_text(json.dumps(described))
     return run_dir, pack_dir
 
@@ -185,7 +191,7 @@ def predictions(keys: list[Row], rng: np.random.Generator) -> list[Row]:
     return rows
 
 
-def evaluation(photos: int) -> Row:
+def evaluation(photos: int, first: str) -> Row:
     """An evaluation.json with one figure that wins and one that does not."""
     won = {
         "name": "crop_accuracy", "label": "Crop or whole", "value": 0.8, "low": 0.7, "high": 0.9, "baseline": 0.5,
@@ -193,7 +199,26 @@ def evaluation(photos: int) -> Row:
         "difference_low": 0.2, "difference_high": 0.4,
     }  # fmt: skip
     lost = won | {"label": "Size <factor>", "better": "lower", "beats_baseline": False, "difference_low": -0.1}
-    return {"split": "test", "photos": photos, "samples": 3 * photos, "threshold": 0.0, "figures": [won, lost]}
+    share = {"value": 0.6, "low": 0.4, "high": 0.8}
+    bins = [{"probability": 0.3, "frequency": 0.35, "low": 0.2, "high": 0.5, "count": 9}]
+    reliable = {"calibration_error": share, "calibration_error_if_calibrated": 0.02, "bins": bins}
+    errors = {"name": "rectangle_crops", "label": "rectangle, crops", "values": [-0.05, -0.04],
+              "mae": share | {"value": 0.05}, "bias": share | {"value": -0.05}}  # fmt: skip
+    return {
+        "split": "test", "photos": photos, "samples": 3 * photos, "figures": [won, lost],
+        "recipe": {"system": {"kind": "crops"}}, "decisions": {"threshold": 0.0}, "decisions_chosen_on": "val",
+        "calibration": {"crop": {"label": "A <crop>", "temperature": 1.4, "before": reliable, "after": reliable}},
+        "responses": {"vignetting": [{"strength": x, "figures": [won | {"value": 0.8 - x / 10}]} for x in (0, 1)]},
+        "pictures": {
+            "size_factor_errors": [errors],
+            "accuracy_by_size_factor": [{"from": 0.5, "to": 0.6, "samples": 20, **share}],
+            "accuracy_by_edge": [{"edge": "left", "samples": 20, **share}],
+            "heat_maps": [{
+                "source": "flickr", "photo_id": photo_id, "sample": 1, "rectangle": [0.0, 0.5, 0.25, 0.75],
+                "true_cells": [4] * 16, "probabilities": [[0.0] * 4 + [1.0] + [0.0] * 11] * 16, "consistency": 0.1,
+            } for photo_id in (first, "gone")],
+        },
+    }  # fmt: skip
 
 
 def test_counts_stand_in_the_page(page: tuple[str, Page], table: pa.Table) -> None:
@@ -308,18 +333,17 @@ def test_run_report_says_what_does_not_beat_its_baseline(
     assert "does not beat it: the interval of the difference holds 0" in figures
     assert "<b>crops</b>" in dom.by_id["recipe"]
     assert "optimiser: lr" in dom.by_id["recipe"]
-    assert dom.count("figure", class_="chart") == 4 + 4
+    assert dom.count("figure", class_="chart") == 4 + 6
     assert "epoch 4" in dom.by_id["training"]  # the last of four, as the log counts them
     assert dom.by_id["found"] == "76"
-    assert dom.count("figure", class_="frame") == 12
+    assert dom.count("figure", class_="frame") == 12 + 1
 
 
-def test_bias_is_signed(run: tuple[Path, Path]) -> None:
-    """A network whose crops are always 0.05 too small has that error, and a bias of the other sign."""
-    crops, wholes, system = run_page.size_errors(rectangles.read_predictions(run[0]))
-    assert (crops.mae, crops.bias) == pytest.approx((0.05, -0.05))
-    assert wholes.bias == pytest.approx(-0.05)
-    assert (system.mae, system.bias) == pytest.approx((0.025, -0.025))
+def test_heat_maps_stand_beside_what_was_seen(table: pa.Table, shelf: Layout, run: tuple[Path, Path]) -> None:
+    """A sample whose photo is in the pack is shown with its sixteen maps, one whose photo is gone is left out."""
+    html = report.run_report(table, *run, shelf)
+    assert html.count('class="pair"') == 1
+    assert "a crop · 16 of 16 patches told right" in html
 
 
 def test_examples_are_the_best_and_the_worst(run: tuple[Path, Path]) -> None:
@@ -367,3 +391,8 @@ def test_run_task_writes_beside_the_run(root: Layout, table: pa.Table, shelf: La
     ref = report.report_run.fn(joined, evaluated, PackRef(digest="pack1", sha256="", size_bytes=0, photos={}))
     assert ref.path == "runs/abc123/report.html"
     assert manifest.intact(root, ref)
+    card = (root.run("abc123") / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: ")
+    assert "# Crops \\| of \\*all\\*" in card
+    assert "| Crop or whole, higher is better | 0.800 | 0.700 to 0.900 | 0.500 (coin) | yes |" in card
+    assert "1 of 2 figures do not beat an answer that never looks at the photo." in card

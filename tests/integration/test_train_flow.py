@@ -15,6 +15,9 @@ from PIL import Image
 import flows.train
 from flows.train import train_model
 from models import recipes
+from models.crops.spec import ScaleLaw, ThumbnailSpec, TrunkSpec
+from models.frames import PackSpec
+from models.specs import OptimiserSpec, Recipe, ScheduleSpec
 from storage import blobs, manifest
 from storage.layout import Layout, layout, write_bytes
 from storage.records import SPLITS, RunRef
@@ -28,19 +31,13 @@ FRAME = (24, 36)
 Ran = Counter[tuple[str, str]]
 
 
-def tiny() -> recipes.Recipe:
+def tiny() -> Recipe:
     """The narrow recipe, made for frames of 24 x 36 and a second of training."""
     base = recipes.crops_thumbnail_narrow()
-    return replace(
-        base,
-        name="tiny",
-        model=recipes.ModelSpec("crop_thumbnail", (1, 1), (8, 16), "3x3", 12, 18, embedding=16, hidden=(32,)),
-        pack=recipes.PackSpec(*FRAME),
-        scale_matching=recipes.ScaleMatching(18, 18, 0.01),
-        evaluation=replace(base.evaluation, bootstrap_replicates=100),
-        batch_size=16,
-        epochs=2,
-    )
+    half = ThumbnailSpec(TrunkSpec((1, 1), (8, 16), "3x3", embedding=16), 12, 18, ScaleLaw(18, 18, max_noise_std=0.01))
+    few = replace(base.system.evaluation, bootstrap_replicates=100)
+    system = replace(base.system, thumbnail=half, hidden=(32,), evaluation=few)
+    return replace(base, name="tiny", system=system, pack=PackSpec(*FRAME), batch_size=16, epochs=2)
 
 
 def jpeg(seed: int) -> bytes:
@@ -157,6 +154,12 @@ def test_a_deleted_report_is_written_again(snapshot: str, ran: Ran) -> None:
         ("nowhere", "tiny", SnapshotMissing, "the dataset 'nowhere' has no snapshot.*refresh it first"),
         ("train-flow@7", "tiny", SnapshotMissing, r"has no version '7'; it has \[1\]"),
         ("train-flow@latest", "tiny", SnapshotMissing, "has no version 'latest'"),
+        (
+            "train-flow",
+            "categories_narrow",
+            ConfigError,
+            "has no labels, and the recipe 'categories_narrow' learns them",
+        ),
         ("few", "tiny", TooFewPhotos, "version 1 of the dataset 'few' has 40 in train, 7 in val.*at least 8 in val"),
     ],
 )
@@ -177,7 +180,7 @@ def test_a_recipe_that_diverges_fails_its_run(snapshot: str, monkeypatch: pytest
     """What the training process says ends the flow, as the same class."""
     from tasks.errors import TrainingDiverged
 
-    wild = replace(tiny(), name="wild", optimiser=recipes.OptimiserSpec("sgd", lr=1e30, schedule="constant"))
+    wild = replace(tiny(), name="wild", optimiser=OptimiserSpec("sgd", lr=1e30), schedule=ScheduleSpec("constant"))
     monkeypatch.setitem(recipes.RECIPES, "wild", lambda: wild)
     with pytest.raises(TrainingDiverged, match="lower the learning rate") as caught:
         train_model(snapshot, "wild")

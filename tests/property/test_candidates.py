@@ -48,13 +48,18 @@ def test_the_search_finds_what_comparing_all_finds(
     right = changed(rng, middle[rng.permutation(150)], most + 2)
     with pytest.MonkeyPatch.context() as patched:
         if bits is not None:
-            patched.setattr(candidates, "key_bits", lambda left, right: bits)
+            patched.setattr(candidates, "key_bits", lambda left, right, reach: bits)
         assert searched(left, right, most) == compared(left, right, most)
 
 
 def test_more_strings_are_looked_up_by_more_bits() -> None:
     """A small set is compared nearly whole, a large one by whole bands."""
-    assert candidates.key_bits(10, 10) < candidates.key_bits(10_000, 10_000) < candidates.key_bits(10**7, 10**7) == 16
+    assert (
+        candidates.key_bits(10, 10, 1)
+        < candidates.key_bits(10_000, 10_000, 1)
+        < candidates.key_bits(10**7, 10**7, 1)
+        == 16
+    )
 
 
 def test_nothing_is_near_nothing() -> None:

@@ -35,16 +35,17 @@ def test_what_differs_between_processes_is_refused(value: object) -> None:
         caching.token(value)
 
 
-def test_the_loss_function_is_part_of_what_identifies_a_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("edited", ["loop.py", "crops/networks.py", "categories/networks.py", "crops/system.py"])
+def test_every_module_of_models_is_part_of_what_identifies_a_training(
+    edited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``tasks/train.py`` never imports models/losses.py; editing it must train again nevertheless."""
+    """``tasks/train.py`` imports none of them; editing one, though another bears its name, must train again."""
     shutil.copytree(origin("models").parent, tmp_path / "models_copy")
     monkeypatch.syspath_prepend(str(tmp_path))
     code = caching.Code(("models_copy",), caching.CODE["train"].libraries)
     before = caching.code_digest(code)
-    losses = tmp_path / "models_copy" / "losses.py"
-    losses.write_text(losses.read_text().replace("3.0", "2.0") + "\nEDITED = True\n")
+    module = tmp_path / "models_copy" / edited
+    module.write_text(module.read_text() + "\nEDITED = True\n")
     assert caching.code_digest(code) != before
     assert caching.CODE["train"].modules == ("models",)
 

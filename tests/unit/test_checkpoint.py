@@ -1,92 +1,221 @@
-"""A checkpoint gives back everything, belongs to one run only, and is whole at every moment."""
+"""A checkpoint gives back everything, belongs to one run only, and is whole or not there."""
 
+import errno
+import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from models.checkpoint import Checkpoints, Progress, RunIdentity
-from models.errors import CheckpointMismatch
-from models.loop import learning_rate, make_optimiser
-from models.recipes import OptimiserSpec
+from models import disk
+from models.averaging import Averaged
+from models.checkpoint import (
+    STATE,
+    WEIGHTS,
+    Checkpoints,
+    Progress,
+    RunIdentity,
+    TrainingState,
+    best_weights,
+    identity_of,
+    read_index,
+)
+from models.errors import CheckpointDamaged, CheckpointMismatch, DiskFull
+from models.optimisers import make_optimiser
+from models.specs import OptimiserSpec
 
-IDENTITY = RunIdentity("abc", "tiny", 0, "def")
-SPEC = OptimiserSpec("adamw", lr=0.1, schedule="constant", weight_decay=0.1)
+IDENTITY = RunIdentity("abc", "tiny", 0, "def", "012", ("345",), ("cat", "dog"))
+ADAMW = OptimiserSpec("adamw", lr=0.1, weight_decay=0.1)
 
 
-def make_run(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A small network with a normalisation, and its optimiser."""
+def make_state(seed: int = 0, spec: OptimiserSpec = ADAMW, *, averages: bool = True) -> TrainingState:
+    """A small network with a normalisation, its optimiser and its average."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
-    return model, make_optimiser(model, SPEC)
+    return TrainingState(model, make_optimiser(model, spec), Averaged(model, 0.5) if averages else None)
 
 
-def step(model: nn.Module, optimiser: torch.optim.Optimizer, number: int) -> None:
+def step(state: TrainingState, number: int) -> None:
     """One training step on data that are a function of its number."""
     image = torch.randn(8, 3, generator=torch.Generator().manual_seed(number))
-    optimiser.zero_grad()
-    model(image).square().mean().backward()
-    optimiser.step()
+    state.optimiser.zero_grad()
+    state.model(image).square().mean().backward()
+    state.optimiser.step()
+    if state.average is not None:
+        state.average.update(state.model, number)
 
 
-def test_training_goes_on_bit_for_bit(tmp_path):
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    """Whether all tensors are equal."""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def save_epochs(checkpoints: Checkpoints, val_losses: list[float | None], state: TrainingState | None = None) -> None:
+    """Save after each of some epochs; None is a stop within one."""
+    state, epoch = state or make_state(), 0
+    for number, val_loss in enumerate(val_losses, 1):
+        step(state, number)
+        epoch += val_loss is not None
+        checkpoints.save(state, Progress(step=number, epoch=epoch, best_epoch=epoch), val_loss)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
+def test_training_goes_on_bit_for_bit(tmp_path: Path, name: Any) -> None:
     """Three steps, saved, loaded into a fresh network, three more: the same bits as six steps at once."""
-    model, optimiser = make_run()
+    spec = OptimiserSpec(name, lr=0.01, weight_decay=0.1)
+    state, progress = make_state(spec=spec), Progress(step=3, loss_sum=0.1, photos_seen=24, recent_losses=[0.1, 1 / 3])
     for number in range(3):
-        step(model, optimiser, number)
-    Checkpoints(tmp_path, IDENTITY).save(model, optimiser, Progress(step=3, loss_sum=0.1, photos_seen=24), is_best=True)
-    resumed, its_optimiser = make_run(seed=9)
-    progress = Checkpoints(tmp_path, IDENTITY).load_last(resumed, its_optimiser)
-    assert progress == Progress(step=3, loss_sum=0.1, photos_seen=24)
+        step(state, number)
+    Checkpoints(tmp_path, IDENTITY).save(state, progress, None)
+    resumed = make_state(seed=9, spec=spec)
+    assert Checkpoints(tmp_path, IDENTITY).load_last(resumed) == progress
     for number in range(3, 6):
-        step(model, optimiser, number)
-        step(resumed, its_optimiser, number)
-    ours, theirs = resumed.state_dict(), model.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        step(state, number)
+        step(resumed, number)
+    assert same(resumed.model.state_dict(), state.model.state_dict())
+    assert resumed.average
+    assert state.average
+    assert same(resumed.average.tensors(), state.average.tensors())
+
+
+def test_the_averaged_weights_are_judged(tmp_path: Path) -> None:
+    """``load_best`` gives the average where there is one, and the weights where there is none."""
+    for averages in (True, False):
+        state, judged = make_state(averages=averages), make_state(seed=9).model
+        save_epochs(Checkpoints(tmp_path / str(averages), IDENTITY), [1.0], state)
+        Checkpoints(tmp_path / str(averages), IDENTITY).load_best(judged)
+        expected = state.average.tensors() if state.average else state.model.state_dict()
+        assert same(judged.state_dict(), dict(expected))
 
 
 @pytest.mark.parametrize(
-    "change", [{"recipe_digest": "other"}, {"seed": 1}, {"pack_digest": "other"}], ids=["recipe", "seed", "pack"]
+    "change",
+    [
+        {"recipe_digest": "other"},
+        {"seed": 1},
+        {"pack_digest": "other"},
+        {"labels_sha256": None},
+        {"start_sha256s": ()},
+        {"classes": ("cat", "cow")},
+    ],
+    ids=lambda change: next(iter(change)),
 )
-def test_another_run_is_refused(tmp_path, change):
-    """A checkpoint of another recipe, seed or pack is refused by name, whether to go on or to evaluate."""
-    model, optimiser = make_run()
-    Checkpoints(tmp_path, IDENTITY).save(model, optimiser, Progress(step=1), is_best=True)
+def test_another_run_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A checkpoint is neither gone on from nor judged under another identity; the message names what differs."""
+    save_epochs(Checkpoints(tmp_path, IDENTITY), [1.0])
     other = Checkpoints(tmp_path, replace(IDENTITY, **change))
     with pytest.raises(CheckpointMismatch, match=next(iter(change))):
-        other.load_last(model, optimiser)
-    with pytest.raises(CheckpointMismatch, match=next(iter(change))):
-        other.load_best(model)
+        other.load_last(make_state())
+    with pytest.raises(CheckpointMismatch, match="give the run a folder of its own"):
+        other.load_best(make_state().model)
+    assert identity_of(tmp_path) == IDENTITY
 
 
-def test_last_and_best_are_kept_and_nothing_else(tmp_path):
-    """The best one survives later ones, older ones go, and what a killed try left behind goes with them."""
-    model, optimiser = make_run()
+def test_an_untrained_run_has_no_checkpoint(tmp_path: Path) -> None:
+    """Nothing to go on from is no error; nothing to judge is one, also when a run stopped within its first epoch."""
     checkpoints = Checkpoints(tmp_path, IDENTITY)
-    checkpoints.save(model, optimiser, Progress(step=1), is_best=True)
-    (tmp_path / "checkpoint" / ".step-000009-4711").mkdir()
-    for number in (2, 3):
-        step(model, optimiser, number)
-        checkpoints.save(model, optimiser, Progress(step=number), is_best=False)
-    names = sorted(path.name for path in (tmp_path / "checkpoint").iterdir())
-    assert names == ["index.json", "step-000001", "step-000003"]
-    assert checkpoints.load_best(model).step == 1
-    assert checkpoints.load_last(model, optimiser).step == 3
+    assert checkpoints.load_last(make_state()) is None
+    save_epochs(checkpoints, [None])
+    with pytest.raises(CheckpointMismatch, match="train this run first"):
+        checkpoints.load_best(make_state().model)
 
 
-def test_nothing_to_load(tmp_path):
-    """A fresh run has no last checkpoint; to evaluate it is refused with what to do."""
-    model, optimiser = make_run()
-    assert Checkpoints(tmp_path, IDENTITY).load_last(model, optimiser) is None
-    with pytest.raises(CheckpointMismatch, match="train this run"):
-        Checkpoints(tmp_path, IDENTITY).load_best(model)
+def test_the_last_two_and_the_best_stay(tmp_path: Path) -> None:
+    """Of equals the earlier epoch is best; what is neither among the best nor the last two is removed."""
+    checkpoints = Checkpoints(tmp_path, IDENTITY, keep_best=2)
+    save_epochs(checkpoints, [0.5, 0.3, 0.9, 0.3, 0.8, None, 0.7])
+    assert [entry.name[-1] for entry in read_index(checkpoints.folder)] == ["2", "4", "6", "7"]
+    assert {path.name[-1] for path in checkpoints.folder.iterdir() if path.is_dir()} == {"2", "4", "6", "7"}
+    assert checkpoints.load_best(make_state().model).step == 2
+    assert best_weights(tmp_path).parent.name == json.loads((checkpoints.folder / "index.json").read_text())["best"]
 
 
-def test_the_rate_is_a_function_of_the_step():
-    """The paper's schedule reaches 1.19e-3 in its 25th epoch; one-cycle rises from 4 % to the peak and falls to 0."""
-    paper = OptimiserSpec("adam", lr=5e-3, schedule="exponential", decay=0.942)
-    assert learning_rate(paper, step=249, steps_per_epoch=10, total_steps=250) == pytest.approx(1.19e-3, rel=0.01)
-    cycle = OptimiserSpec("adam", lr=1.0, schedule="one_cycle", warmup_fraction=0.25)
-    rates = [learning_rate(cycle, number, 10, 100) for number in (0, 25, 100)]
-    assert rates == pytest.approx([0.04, 1.0, 0.0], abs=1e-6)
+def cut_off(path: Path) -> None:
+    """Take the last byte away."""
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def change(path: Path) -> None:
+    """Change a byte in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "learning.safetensors", "optimiser.safetensors", STATE])
+@pytest.mark.parametrize("damage", [cut_off, change, Path.unlink])
+def test_a_damaged_checkpoint_is_never_loaded(tmp_path: Path, name: str, damage: Callable[[Path], None]) -> None:
+    """A run goes on from the last whole checkpoint and replaces the damaged one; without a whole one it is refused."""
+    state = make_state()
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    save_epochs(checkpoints, [0.5, 0.4], state)
+    expected = {key: value.clone() for key, value in state.model.state_dict().items()}
+    [first, second] = [checkpoints.folder / entry.name for entry in read_index(checkpoints.folder)]
+    damage(second / name)
+    with pytest.raises(CheckpointDamaged, match="train again"):
+        checkpoints.load_best(state.model)
+
+    resumed, again = make_state(seed=9), Checkpoints(tmp_path, IDENTITY)
+    progress = again.load_last(resumed)
+    assert progress
+    assert progress.step == 1
+    step(resumed, 2)
+    again.save(resumed, Progress(step=2, epoch=2, best_epoch=2), 0.4)
+    assert same(resumed.model.state_dict(), expected)
+    assert Checkpoints(tmp_path, IDENTITY).load_last(make_state()) == Progress(step=2, epoch=2, best_epoch=2)
+
+    for folder in (first, second):
+        damage(folder / name)
+    with pytest.raises(CheckpointDamaged, match="train again"):
+        Checkpoints(tmp_path, IDENTITY).load_last(make_state())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("writes", range(8))
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, writes: int
+) -> None:
+    """Whichever file of a checkpoint finds the disk full, what was saved before is whole, and nothing else is left."""
+    checkpoints, state = Checkpoints(tmp_path, IDENTITY), make_state()
+    save_epochs(checkpoints, [0.5], state)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    left = [writes]
+
+    def sync(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk.os, "fsync", sync)
+    step(state, 2)
+    with pytest.raises(DiskFull, match="free some and run again"):
+        checkpoints.save(state, Progress(step=2, epoch=2), 0.4)
+    monkeypatch.undo()
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert all(after[path] == before[path] for path in before if path.name != "index.json")
+    assert writes > 4 or after == before
+    progress = Checkpoints(tmp_path, IDENTITY).load_last(make_state())
+    assert progress
+    assert progress.step == (1 if writes < 7 else 2)
+
+
+def test_only_the_writer_saves(tmp_path: Path) -> None:
+    """Of several processes one writes; the others read what it wrote."""
+    save_epochs(Checkpoints(tmp_path, IDENTITY, is_writer=False), [1.0])
+    assert not (tmp_path / "checkpoint").exists()
+    save_epochs(Checkpoints(tmp_path, IDENTITY), [1.0])
+    assert Checkpoints(tmp_path, IDENTITY, is_writer=False).load_last(make_state())
+
+
+def test_what_was_just_saved_is_not_saved_again(tmp_path: Path) -> None:
+    """A stop right after an epoch's end changes nothing."""
+    checkpoints = Checkpoints(tmp_path, IDENTITY)
+    save_epochs(checkpoints, [1.0])
+    before = read_index(checkpoints.folder)
+    checkpoints.save(make_state(), Progress(step=1, epoch=1), None)
+    assert read_index(checkpoints.folder) == before

@@ -130,7 +130,7 @@ def test_every_error_of_models_is_understood() -> None:
     known = {found.__name__ for found in models.errors.FitError.__subclasses__()}
     assert known == {
         "ConfigError", "PackDamaged", "CheckpointMismatch", "DeviceMissing", "OutOfMemory", "TrainingDiverged",
-        "ConstantOutputs",
+        "ConstantOutputs", "DiskFull", "CheckpointDamaged", "ExportMismatch",
     }  # fmt: skip
 
 

@@ -21,12 +21,48 @@ def differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.bitwise_count(first ^ second)
 
 
-def test_a_picture_without_frame_has_whole_core_and_crops() -> None:
-    """The views that may be met turned come first, the inner crops last."""
-    boxes = hashing.views(clouds(0))["box"] / 65535
-    assert len(boxes) == 2 + hashing.INNER_CROPS
+def test_a_picture_without_frame_has_whole_core_crops_and_quarters() -> None:
+    """The views that may be met turned come first, then the inner crops, the quarters last."""
+    views = hashing.views(clouds(0))
+    boxes = views["box"] / 65535
     assert boxes[0].tolist() == [0, 1, 0, 1]
     assert boxes[1] == pytest.approx([0.1, 0.9, 0.1, 0.9], abs=1e-4)
+    assert hashing.quarters_of(views).tolist() == [0] * (2 + hashing.INNER_CROPS) + [1, 2, 3, 4]
+
+
+def test_a_flat_quarter_is_no_view() -> None:
+    """A clear sky in one corner would match every other."""
+    picture = clouds(0)
+    picture[:120, :180] = 200
+    assert hashing.quarters_of(hashing.views(picture)).tolist()[-3:] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_quarters_of_a_turned_picture_tell_how_it_was_turned(orientation: int) -> None:
+    """Turned to the upper left, a quarter is that of the picture as it was, or transposed; both name the turn back."""
+    back = {6: 8, 8: 6}.get(orientation, orientation)
+    both = [hashing.views(each) for each in (clouds(1), imaging.make_upright(clouds(1), orientation))]
+    which = [hashing.quarters_of(views) for views in both]
+    corner = [hashing.turned_sketches(views["sketch"]) for views in both]
+    found = []
+    for first in np.flatnonzero(which[0]):
+        for second in np.flatnonzero(which[1]):
+            for transposing in (1, 5):
+                here = corner[0][which[0][first] - 1, first]
+                there = hashing.turned_sketches(corner[1][which[1][second] - 1, [second]])[transposing - 1, 0]
+                if differing(here, there) <= 2:
+                    at = [which[0][[first]], which[1][[second]]]
+                    found += hashing.between(*at, np.array([transposing == 5])).tolist()
+    assert found == [back] * 4
+
+
+def test_lines_go_and_what_is_wider_stays() -> None:
+    """Strokes of up to four pixels, light and dark, across each other; bars of five pixels are part of the picture."""
+    ground = np.full((128, 128), 100, np.uint8)
+    ground[60:65] = 220
+    written = ground.copy()
+    written[:, 20:24], written[30:33], written[:, 90:92] = 255, 255, 0
+    assert np.array_equal(hashing.without_lines(written), ground)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -69,6 +105,7 @@ def test_a_frame_is_taken_off(colours: tuple[str, ...]) -> None:
     for colour in colours:
         framed = ImageOps.expand(framed, 12, colour)
     views = hashing.views(np.asarray(framed))
+    views = views[hashing.quarters_of(views) == 0]
     inner = views[len(views) - hashing.INNER_CROPS - 1]
     side = 12 * len(colours)
     expected = [side / framed.width, 1 - side / framed.width, side / framed.height, 1 - side / framed.height]

@@ -3,9 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+)
 
-from models.metrics import PhotoBootstrap, auroc, best_threshold, rectangle_iou, size_factor
+from models.metrics import (
+    Estimate,
+    PhotoBootstrap,
+    against_constant,
+    auroc,
+    best_threshold,
+    confusion_matrix,
+    macro_f1,
+    macro_precision,
+    rectangle_iou,
+    size_factor,
+)
 
 
 def test_intersection_over_union():
@@ -66,3 +82,53 @@ def test_threshold():
     assert best_threshold(scores, np.array([False, False, False, True]), np.ones(4)) == pytest.approx(2.5)
     everything = best_threshold(scores, np.ones(4, bool), np.ones(4))
     assert everything < -3
+
+
+def test_figures_of_classes_are_those_of_torchmetrics():
+    """Confusion, macro precision and macro F1, also where a class is never called and where one is not there at all."""
+    rng = np.random.default_rng(6)
+    truth, called = rng.integers(0, 4, 300), rng.integers(0, 3, 300)  # of five classes, 3 is never called, 4 nowhere
+    weights = rng.integers(1, 4, 300)
+    ours = confusion_matrix(truth, called, weights.astype(float), 5)
+    theirs = [torch.from_numpy(np.repeat(each, weights)) for each in (called, truth)]
+    assert ours.tolist() == multiclass_confusion_matrix(*theirs, 5).tolist()
+    precision, f1 = multiclass_precision(*theirs, 5, average="macro"), multiclass_f1_score(*theirs, 5, average="macro")
+    assert macro_precision(ours[None])[0] == pytest.approx(float(precision), abs=1e-6)
+    assert macro_f1(ours[None])[0] == pytest.approx(float(f1), abs=1e-6)
+
+
+def test_several_means_at_once_are_those_one_by_one():
+    """Figures over different samples share the resampling and nothing else; one about nothing has no interval."""
+    rng = np.random.default_rng(7)
+    bootstrap = PhotoBootstrap(np.tile(np.arange(40), 3), 40, 300, 0)
+    values, weights = rng.normal(size=(3, 120)), rng.integers(0, 2, (3, 120)).astype(float)
+    weights[2] = 0
+    together = bootstrap.means(values, weights)
+    for each, alone in zip(together, map(bootstrap.mean, values[:2], weights[:2]), strict=False):
+        assert (each.value, each.low, each.high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert np.isnan([together[2].value, together[2].low, together[2].high]).all()
+
+
+def test_the_interval_of_a_macro_figure_resamples_photos():
+    """It holds the value, and repeating every sample makes it no narrower."""
+    rng = np.random.default_rng(8)
+    photo, truth = np.arange(60), rng.integers(0, 3, 60)
+    called = np.where(rng.random(60) < 0.7, truth, 0)
+    once = PhotoBootstrap(photo, 60, 300, 0).of_confusion(macro_f1, truth, called, np.ones(60), 3)
+    often = [np.tile(each, 5) for each in (photo, truth, called)]
+    again = PhotoBootstrap(often[0], 60, 300, 0).of_confusion(macro_f1, *often[1:], np.ones(300), 3)
+    assert once.low < once.value < once.high
+    assert (again.value, again.low, again.high) == pytest.approx((once.value, once.low, once.high))
+
+
+def test_a_baseline_is_beaten_when_the_whole_interval_is_beyond_it():
+    """Above it where higher is better, below it where lower is."""
+    value = Estimate(0.6, 0.55, 0.65)
+
+    def beaten(better: str, baseline: float) -> bool:
+        return against_constant("f", "F", "", better, value, baseline, "b")["beats_baseline"]
+
+    assert beaten("higher", 0.5)
+    assert not beaten("higher", 0.57)
+    assert beaten("lower", 0.7)
+    assert not beaten("lower", 0.6)

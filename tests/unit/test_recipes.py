@@ -7,8 +7,9 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
+from models.crops.spec import CropLaw
 from models.errors import ConfigError
-from models.recipes import LATER, RECIPES, CropLaw, from_dict, resolve
+from models.recipes import RECIPES, from_dict, resolve
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -29,23 +30,6 @@ def test_a_recipe_is_frozen_and_variants_have_another_digest():
     assert replace(recipe, epochs=3).digest != recipe.digest
 
 
-DIGESTS = {
-    "crops_thumbnail": "665fce8b91343c4c9f4feded3542d984f55e92cbebd9fd89457b9673c967932a",
-    "crops_thumbnail_narrow": "a768c82f2316ad843575aba39e44f6182db8d61dbe8d3e56efefa6e533ec7d36",
-}
-
-
-@pytest.mark.parametrize("name", DIGESTS)
-def test_later_fields_left_the_recipes_what_they_were(name):
-    """A run from before an option counts as one of the same recipe; a recipe that uses the option is another one."""
-    recipe = resolve(name)
-    assert recipe.digest == DIGESTS[name]
-    assert LATER.keys().isdisjoint(recipe.as_dict()["pack"])
-    padded = replace(recipe, pack=replace(recipe.pack, pad_beyond=2.0, picture="contours"))
-    assert padded.digest != recipe.digest
-    assert from_dict(json.loads(json.dumps(padded.as_dict()))) == padded
-
-
 def test_an_unknown_name_lists_the_known_ones():
     """The message says what could have been asked for."""
     with pytest.raises(ValueError, match="crops_thumbnail, crops_thumbnail_narrow"):
@@ -56,15 +40,21 @@ def test_an_unknown_name_lists_the_known_ones():
     ("path", "value", "words"),
     [
         (("epochs",), "many", "recipe.epochs"),
-        (("optimiser", "name"), "adagrad", "'adam', 'adamw', 'sgd'"),
+        (("optimiser", "name"), "adagrad", "'sgd', 'adam', 'adamw', 'rmsprop'"),
         (("optimiser", "lr"), True, "recipe.optimiser.lr"),
         (("optimiser", "speed"), 1, "no 'speed'"),
-        (("model",), None, "recipe.model must be a mapping"),
-        (("model", "widths"), [16], "one value per stage"),
+        (("optimiser", "rate_factors"), [["head"]], r"rate_factors\[0\] must have 2 items"),
+        (("system",), None, "recipe.system.kind cannot be None"),
+        (("system", "kind"), "dogs", "recipe.system.kind cannot be 'dogs': choose one of crops, categories"),
+        (("system", "thumbnail", "trunk", "widths"), [16], "a depth and a width for each stage"),
+        (("system", "flips"), ["diagonal"], "'horizontal', 'vertical'"),
         (("batch_size",), 1, "at least 2"),
+        (("accumulate",), 17, "batch_size / accumulate must be at least 2"),
+        (("ema_decay",), 1.0, r"ema_decay must lie in \(0, 1\), or be null"),
         (("pack", "pad_beyond"), 0.5, "pack.pad_beyond must be at least 1"),
         (("pack", "picture"), "sketch", "'photo', 'no_background', 'contours'"),
-        (("scale_matching", "max_intermediate_px"), 200, "nothing may be enlarged"),
+        (("pack", "detail_width"), 640, "must both be set, or both be null"),
+        (("system", "thumbnail", "scale", "max_px"), 200, "nothing may be enlarged"),
     ],
 )
 def test_an_impossible_value_is_named(path, value, words):
@@ -81,15 +71,23 @@ def test_an_impossible_value_is_named(path, value, words):
 def test_a_missing_value_is_named():
     """A recipe is complete: nothing is filled in silently."""
     values = resolve("crops_thumbnail").as_dict()
-    del values["loss"]["crop_weight"]
-    with pytest.raises(ConfigError, match=r"recipe\.loss lacks 'crop_weight'"):
+    del values["system"]["loss"]["crop_weight"]
+    with pytest.raises(ConfigError, match=r"recipe\.system\.loss lacks 'crop_weight'"):
         from_dict(values)
 
 
 def test_a_crop_law_must_crop():
     """A law that enlarges is refused."""
     with pytest.raises(ConfigError, match="max_size_factor < 1"):
-        replace(resolve("crops_thumbnail"), crop_law=CropLaw(0.5, 0.5, 1.2))
+        recipe = resolve("crops_thumbnail")
+        replace(recipe, system=replace(recipe.system, crop_law=CropLaw(0.5, 0.5, 1.2)))
+
+
+def test_patches_want_large_frames():
+    """A recipe with patches and no detail frames is refused."""
+    recipe = resolve("crops_joint")
+    with pytest.raises(ConfigError, match="patches are cut from the large frames"):
+        replace(recipe, pack=resolve("crops_thumbnail").pack)
 
 
 def test_recipes_and_fit_import_no_torch():

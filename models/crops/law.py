@@ -1,27 +1,29 @@
-"""Crop detection from the thumbnail: how crops are drawn, what a constant answer scores, and the network.
+"""How crops are drawn, where the cells of a crop lie in its frame, and what answers score that look at no photo.
 
-Shapes: B batch, N samples, C channels, H height, W width; a rectangle is (x1, x2, y1, y2), in that order, as
-fractions of the original frame; an uncropped photo is (0, 1, 0, 1).
+Shapes: N samples, P = 16 cells or patches, row by row (class = column + 4 x row); a rectangle is (x1, x2, y1, y2), in
+that order, as fractions of the original frame; an uncropped photo is (0, 1, 0, 1).
 Source: Van Hoorick and Vondrick, "Dissecting Image Crops", ICCV 2021 (arXiv 2011.11831), and the authors' code.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from models.backbones import ResidualTrunk
+from models.crops.spec import GRID, CropLaw
 from models.metrics import rectangle_iou, size_factor
-from models.recipes import CropLaw, ModelSpec
 
+Floats = NDArray[np.float64]
 WHOLE = (0.0, 1.0, 0.0, 1.0)
+EDGES = ("left", "right", "top", "bottom")
 CROP_DRAWS = 5  # uniform numbers that one rectangle takes
+CELLS = GRID * GRID
+
+_CENTRE = (np.arange(GRID) + 0.5) / GRID
+CELL_CENTRES_P2: Floats = np.stack([np.tile(_CENTRE, GRID), np.repeat(_CENTRE, GRID)], axis=1)  # x, y
 
 
-def draw_rectangles(draws_N5: NDArray[np.float64], law: CropLaw) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def draw_rectangles(draws_N5: Floats, law: CropLaw) -> tuple[Floats, NDArray[np.bool_]]:
     """Rectangles [N, 4] and whether each is a crop [N], from five uniform numbers in [0, 1) a sample.
 
     The linear size factor s is U(min, max) on both axes, so the aspect ratio stays; the place is uniform, then
@@ -36,14 +38,41 @@ def draw_rectangles(draws_N5: NDArray[np.float64], law: CropLaw) -> tuple[NDArra
     return np.stack([x1, np.minimum(x1 + s, 1), y1, np.minimum(y1 + s, 1)], axis=1), is_crop
 
 
+def pinned_edge(rectangle_N4: Floats) -> NDArray[np.int64]:
+    """Which of ``EDGES`` a crop touches [N]: the one nearest to the frame's border."""
+    x1, x2, y1, y2 = rectangle_N4.T
+    return np.stack([x1, 1 - x2, y1, 1 - y2]).argmin(axis=0)
+
+
+def patch_labels(rectangle_N4: Floats) -> NDArray[np.int64]:
+    """Class [N, 16] of the cell of the original frame in which the centre of each cell of the crop lies."""
+    x1, x2, y1, y2 = rectangle_N4.T[..., None]
+    x_NP = x1 + CELL_CENTRES_P2[:, 0] * (x2 - x1)
+    y_NP = y1 + CELL_CENTRES_P2[:, 1] * (y2 - y1)
+    column, row = (np.floor(GRID * place).astype(np.int64).clip(0, GRID - 1) for place in (x_NP, y_NP))
+    return column + GRID * row
+
+
+def cell_distance(first: NDArray[np.int64], second: NDArray[np.int64]) -> Floats:
+    """Distance between the centres of two cells, in cells; any shape."""
+    gap = CELL_CENTRES_P2[first] - CELL_CENTRES_P2[second]
+    return GRID * np.hypot(gap[..., 0], gap[..., 1])
+
+
 @dataclass(frozen=True)
 class TrivialAnswers:
-    """The constant answers that score best under a crop law, without looking at any photo."""
+    """The constant answers that score best under a crop law, without looking at any photo.
+
+    Those about cells are for samples of which every other one is whole.
+    """
 
     margin: float  # the best centred rectangle on crops is (margin, 1 - margin) on both axes
     edges: tuple[float, float, float, float]  # medians of x1, x2, y1, y2 over crops
     size_factor_crops: float  # median over crops
     size_factor_half: float  # a median where every other photo is whole: any value from the largest crop to 1
+    cell: int  # the commonest class of a patch
+    central_cell: int  # the class nearest to all others
+    cell_shares: tuple[float, ...]  # how often a patch belongs to each class
 
 
 def trivial_answers(law: CropLaw, samples: int = 20_000) -> TrivialAnswers:
@@ -54,31 +83,16 @@ def trivial_answers(law: CropLaw, samples: int = 20_000) -> TrivialAnswers:
     margins = np.arange(0, 0.25, 0.01)
     scores = [rectangle_iou(rectangles, np.array([m, 1 - m, m, 1 - m])).mean() for m in margins]
     x1, x2, y1, y2 = np.median(rectangles, axis=0).round(3).tolist()
+    shares = np.bincount(patch_labels(rectangles).ravel(), minlength=CELLS) / (samples * CELLS)
+    shares = shares / 2 + 0.5 / CELLS
+    cells = np.arange(CELLS)
+    distances = cell_distance(cells[:, None], cells[None]) @ shares
     return TrivialAnswers(
         margin=float(margins[int(np.argmax(scores))].round(3)),
         edges=(x1, x2, y1, y2),
         size_factor_crops=float(np.median(size_factor(rectangles)).round(2)),
         size_factor_half=law.max_size_factor,
+        cell=int(shares.argmax()),
+        central_cell=int(distances.argmin()),
+        cell_shares=tuple(shares.tolist()),
     )
-
-
-class CropThumbnailNet(nn.Module):
-    """RGB, y and x [B, 5, H, W] -> x1, x2, y1, y2 (linear) and the crop logit [B, 5]."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.trunk = ResidualTrunk(5, spec.depths, spec.widths, spec.stem)
-        self.embed = nn.Linear(spec.widths[-1], spec.embedding)
-        sizes = (spec.embedding, *spec.hidden)
-        layers = [(nn.Linear(a, b), nn.ReLU(inplace=True)) for a, b in pairwise(sizes)]
-        self.head = nn.Sequential(*(part for layer in layers for part in layer), nn.Linear(sizes[-1], 5))
-        # The rectangle starts at the whole frame, not at zero: otherwise the first epochs only move four biases.
-        last = self.head[-1]
-        assert isinstance(last, nn.Linear)
-        with torch.no_grad():
-            last.bias.copy_(torch.tensor([*WHOLE, 0.0]))
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        embedding_BD: Tensor = self.embed(self.trunk(image_BCHW))
-        outputs_B5: Tensor = self.head(embedding_BD)
-        return outputs_B5

@@ -1,0 +1,72 @@
+"""The check that a network's last layer suits its loss: a loss that squashes outputs itself wants them raw (logits).
+
+A softmax under a cross-entropy, or a sigmoid under a binary one, trains without an error, and badly: for K classes the
+loss cannot fall below ln(1 + (K - 1) / e).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import ConfigError
+from models.systems import Batch, System, Tensors
+
+_SQUASHING = {
+    "Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid", "LogSigmoidForward", "Softplus", "Logsumexp",
+    "BinaryCrossEntropyWithLogits",
+}  # fmt: skip
+_RESHAPING = {
+    "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute", "Clone",
+    "Alias", "Slice", "Select", "Index", "IndexSelect", "Expand", "ToCopy", "Split", "Unbind",
+}  # fmt: skip
+Node = torch.autograd.graph.Node
+
+
+def refuse_squashed_outputs(model: nn.Module, system: System, batch: Batch) -> None:
+    """Raise ``ConfigError`` if an output ends in a softmax or sigmoid though the loss applies one to it itself.
+
+    Looks at what computed the output and at what the loss does with it first, so it finds layers and plain functions
+    alike, also behind a reshape.
+    """
+    was_training = model.training
+    with torch.enable_grad():
+        outputs: Tensors = model.eval()(**batch.inputs)
+        model.train(was_training)
+        given = {name: value.detach().requires_grad_() for name, value in outputs.items()}
+        loss = system.losses(given, batch.targets)["total"].sum()
+    for name, value in outputs.items():
+        squashed = _past_reshaping(value.grad_fn)
+        if squashed in _SQUASHING and _SQUASHING & set(_first_uses(loss, given[name])):
+            raise ConfigError(
+                f"output {name!r} of {type(model).__name__} ends in {squashed.lower()}, but the loss applies one itself"
+                " and wants logits: remove the last activation",
+                model=type(model).__name__,
+                output=name,
+            )
+
+
+def _past_reshaping(node: Node | None) -> str:
+    """The last operation that computed a value, reshaping aside."""
+    while node is not None and _operation(node) in _RESHAPING:
+        node = node.next_functions[0][0]
+    return "" if node is None else _operation(node)
+
+
+def _first_uses(loss: Tensor, value: Tensor) -> Iterator[str]:
+    """What is done to ``value`` first on each of its ways into ``loss``, reshaping aside."""
+    waiting, seen = [(loss.grad_fn, "")], set()
+    while waiting:
+        node, use = waiting.pop()
+        if node is None or (node, use) in seen:
+            continue
+        seen.add((node, use))
+        if getattr(node, "variable", None) is value:
+            yield use
+        inner = use if _operation(node) in _RESHAPING else _operation(node)
+        waiting.extend((before, inner) for before, _ in node.next_functions)
+
+
+def _operation(node: Node) -> str:
+    """The operation whose gradient ``node`` computes: "SoftmaxBackward0" -> "Softmax"."""
+    return node.name().split("Backward")[0].lstrip("_")

@@ -1,0 +1,49 @@
+"""A trained model for use elsewhere: torch.export, ONNX and plain weights, each checked against what was trained."""
+
+import json
+import logging
+import os
+import shutil
+
+from prefect import task
+
+from storage import manifest
+from storage.layout import drafting, layout
+from storage.records import FileRef, Record
+from tasks import caching
+from tasks.fitting import run_fit
+
+LOG = logging.getLogger(__name__)
+FILES = ("model.pt2", "model.onnx", "weights.safetensors", "export.json", "README.md")
+
+
+class ExportedModel(Record):
+    """The files of an exported model; ``left_out``: what could not be made here, and what it takes."""
+
+    run_id: str
+    files: list[FileRef]
+    left_out: str | None = None
+
+
+@task(**caching.stage("export-model", retries=0))
+def export_run(run_id: str, weights: FileRef, recipe: dict[str, object]) -> ExportedModel:
+    """Export the best weights of a run into the folder ``model`` of the run."""
+    where = layout()
+    run_dir = where.run(run_id)
+    folder = run_dir / "model"
+    with drafting(run_dir) as draft:
+        draft.mkdir()
+        request = {"run_id": run_id, "pack_dir": str(run_dir), "recipe": recipe, "trained": str(run_dir)}
+        run_fit("export", draft, request, lambda event: None)
+        shutil.copyfile(where.root / weights.path, draft / "weights.safetensors")
+        if (run_dir / "README.md").exists():
+            shutil.copyfile(run_dir / "README.md", draft / "README.md")
+        for path in draft.iterdir():
+            if path.name not in FILES:
+                path.unlink()  # the request and the log of the process
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier export, or what is left of one
+        os.rename(draft, folder)
+    about = json.loads((folder / "export.json").read_bytes())
+    LOG.info("exported run %s: %s", run_id, ", ".join(sorted(path.name for path in folder.iterdir())))
+    files = [manifest.file_ref(where, folder / name) for name in FILES if (folder / name).exists()]
+    return ExportedModel(run_id=run_id, files=files, left_out=about["left_out"])

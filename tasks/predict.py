@@ -1,0 +1,248 @@
+"""What a trained model says of a person's own photos: a table, and a picture of each answer.
+
+The photos stay where they are: nothing of them enters a dataset. A photo that cannot be read is a row with a reason.
+"""
+
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+from prefect import task
+
+from models.frames import PackSpec
+from models.recipes import from_dict
+from models.specs import Recipe
+from storage import manifest
+from storage.layout import Layout, drafting, layout, write_bytes
+from storage.records import FileRef, Record
+from tasks import caching, web
+from tasks.errors import ConfigError
+from tasks.fitting import run_fit
+from tasks.pack import Part, check_space, frames, write_card
+from tasks.pages import answers
+from tasks.pages.templating import templates
+from tasks.pages.thumbnails import data_uri, jpeg
+from tasks.pictures import imaging
+from tasks.pictures.containers import blocks_of
+from tasks.pictures.exif import facts
+from tasks.pictures.hashing import turned_boxes
+from tasks.pictures.imaging import Pixels
+from tasks.sources.imports.files import Walk, read_plain, readable
+
+LOG = logging.getLogger(__name__)
+SPLIT = "photos"  # of the pack that ``models/predicting.py`` reads
+SOURCE = "files"
+QUARTER_TURN = 8  # EXIF: a portrait photo on its side, as a dataset of landscapes has it
+LONG_PX = 960  # of a photo as it is drawn
+SHOWN = 300  # photos on the page; the folder has a picture of each
+RECTANGLES = ("pred_", "closed_")
+
+
+class PhotoFile(Record):
+    """A photo of a person's own: its path within the folder that was named, percent-encoded, and its digest."""
+
+    path: str
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The path within the folder."""
+        return os.fsdecode(unquote_to_bytes(self.path))
+
+    @property
+    def photo_id(self) -> str:
+        """The path as text that can be stored."""
+        return readable(self.name)
+
+
+class Predicted(Record):
+    """The answers: a row a photo, a picture of each that could be read, and a page with the first of them."""
+
+    digest: str
+    photos: int
+    unreadable: int
+    table: FileRef
+    page: FileRef
+
+
+def listed(photos: Path) -> tuple[Path, list[PhotoFile]]:
+    """The folder that ``photos`` is or lies in, and its pictures by name; raises ConfigError if there are none."""
+    try:
+        place = photos.expanduser().resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"nothing can be found at {str(photos)!r}: name a photo or a folder of photos") from error
+    folder = place if place.is_dir() else place.parent
+    names = sorted(Walk(folder)) if place.is_dir() else [place.name]
+    if not names:
+        raise ConfigError(f"{str(place)!r} holds no photos: name a photo or a folder of photos")
+    return folder, [PhotoFile(path=quote(os.fsencode(name)), sha256=_sha256(folder / name)) for name in names]
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of one that cannot be read, nothing."""
+    try:
+        return manifest.sha256_file(path)
+    except OSError:
+        return ""
+
+
+class Reader:
+    """Decodes photos to the frames of a recipe; keeps why one could not be read, and how each was turned."""
+
+    def __init__(self, folder: Path, files: Sequence[PhotoFile], spec: PackSpec) -> None:
+        self.paths, self.spec = {file.photo_id: str(folder / file.name) for file in files}, spec
+        self.reasons: dict[str, str] = {}
+        self.turns: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, row: dict[str, Any]) -> list[Pixels]:
+        """The frames of the photo ``row`` (photo_id); black ones for a photo with a reason."""
+        photo = row["photo_id"]
+        try:
+            data, net_op, turn = self.opened(photo)
+            found = frames(data, net_op, self.spec)
+        except (OSError, ValueError) as error:
+            found, reason, turn = self.black(), f"unreadable: {error}", 1
+        except imaging.BadImage as error:
+            found, reason, turn = self.black(), error.reason, 1
+        else:
+            reason = ""
+        with self._lock:
+            self.turns[photo] = turn
+            if reason:
+                self.reasons[photo] = reason
+        return found
+
+    def opened(self, photo: str) -> tuple[bytes, int, int]:
+        """The bytes of a photo, the orientation to decode it in, and the turn that this has beyond its own EXIF one."""
+        data = read_plain(self.paths[photo], web.LIMITS.body_bytes)
+        width, height = imaging.stored_size(data)
+        orientation = facts(blocks_of(data)).orientation or 1
+        width, height = imaging.upright_size(width, height, orientation)
+        turn = QUARTER_TURN if height > width and self.spec.frame_width > self.spec.frame_height else 1
+        return data, imaging.compose(orientation, turn), turn
+
+    def black(self) -> list[Pixels]:
+        """Frames in the place of a photo that could not be read."""
+        sizes = [(self.spec.frame_height, self.spec.frame_width)]
+        if self.spec.detail_height and self.spec.detail_width:
+            sizes.append((self.spec.detail_height, self.spec.detail_width))
+        return [np.zeros((*size, 3), np.uint8) for size in sizes]
+
+    def small(self, photo: str) -> Image.Image:
+        """The photo as it is looked at, upright in its own orientation."""
+        data, net_op, turn = self.opened(photo)
+        size = imaging.upright_size(*imaging.stored_size(data), net_op)
+        scale = min(1.0, LONG_PX / max(size))
+        width, height = (max(1, round(side * scale)) for side in size)
+        pixels = imaging.decode_upright(data, net_op, min_height=height, min_width=width)
+        upright = imaging.make_upright(imaging.resize_area(pixels, height, width), imaging.invert(turn))
+        return Image.fromarray(np.ascontiguousarray(upright))
+
+
+def write_pack(draft: Path, files: Sequence[PhotoFile], reader: Reader) -> None:
+    """Make the folder ``draft`` a pack of one split of ``files``."""
+    names = [file.photo_id for file in files]
+    rows = pa.table({"source": [SOURCE] * len(names), "photo_id": names, "owner_id": [""] * len(names)})
+    part = Part(draft, SPLIT, rows, reader.spec)
+    check_space(draft, part.missing_bytes, f"{len(names):,} photos as {reader.spec}")
+    part.write_rows()
+    part.fill(reader)
+    write_card(draft, reader.spec, [part])
+
+
+def own_orientation(table: pa.Table, turns: dict[str, int]) -> pa.Table:
+    """``table`` with its rectangles in each photo's own orientation, and net_turn, which led to the network's."""
+    back = np.array([imaging.invert(turns[name]) for name in table["photo_id"].to_pylist()], np.intp)
+    for prefix in RECTANGLES:
+        edges = [f"{prefix}{edge}" for edge in ("x1", "x2", "y1", "y2")]
+        if edges[0] in table.column_names:
+            turned = turned_boxes(np.stack([table[name].to_numpy() for name in edges], axis=1), back)
+            for name, values in zip(edges, turned.T, strict=True):
+                table = table.set_column(table.column_names.index(name), name, pa.array(values))
+    net = pa.array([turns[name] for name in table["photo_id"].to_pylist()], pa.int8())
+    return table.append_column("net_turn", net)
+
+
+def with_reasons(table: pa.Table, reasons: dict[str, str]) -> pa.Table:
+    """``table`` with a column ``reason``; what the network said of a photo that it never saw is null."""
+    photos = table["photo_id"].to_pylist()
+    is_read = pa.array([photo not in reasons for photo in photos])
+    said = [name for name in table.column_names if name not in {"source", "photo_id", "sample", "net_turn"}]
+    columns = {name: table[name] for name in ("source", "photo_id", "net_turn")}
+    columns |= {name: pc.if_else(is_read, table[name], pa.scalar(None, table[name].type)) for name in said}
+    return pa.table({**columns, "reason": pa.array([reasons.get(photo) for photo in photos], pa.string())})
+
+
+@task(**caching.stage("predict", retries=0))
+def predict(folder: str, files: list[PhotoFile], run_id: str, weights: FileRef, title: str) -> Predicted:
+    """Answers of the run ``run_id`` for ``files`` below ``folder``; ``weights`` stand for what was trained."""
+    where = layout()
+    recipe = recipe_of(where, run_id)
+    digest = caching.digest("predict", {"files": files, "weights": weights, "title": title})[:16]
+    reader, found = Reader(Path(folder), files, recipe.pack), where.prediction(digest)
+    with drafting(found.parent) as draft:
+        draft.mkdir()
+        rows = with_reasons(answered(draft / "work", files, reader, recipe, run_id), reader.reasons)
+        pq.write_table(rows, draft / "predictions.parquet", compression="zstd")
+        shown = draw(draft / "pictures", files, rows.to_pylist(), reader, recipe.system.kind)
+        page = templates().get_template("predictions.html.j2")
+        context = {"title": title, "run_id": run_id, "recipe": recipe, "shown": shown, "photos": len(files)}
+        write_bytes(draft / "report.html", page.render(context, unreadable=len(reader.reasons)).encode())
+        shutil.rmtree(found, ignore_errors=True)  # a damaged one, or the cache would have served it
+        os.rename(draft, found)
+    LOG.info("predicted=%d unreadable=%d with run %s", rows.num_rows, len(reader.reasons), run_id)
+    return Predicted(
+        digest=digest, photos=rows.num_rows, unreadable=len(reader.reasons),
+        table=manifest.file_ref(where, found / "predictions.parquet"),
+        page=manifest.file_ref(where, found / "report.html"),
+    )  # fmt: skip
+
+
+def answered(work: Path, files: Sequence[PhotoFile], reader: Reader, recipe: Recipe, run_id: str) -> pa.Table:
+    """The network's answers, one row a photo, by way of a pack in the folder ``work``, which is gone afterwards."""
+    work.mkdir()
+    write_pack(work, files, reader)
+    request = {"run_id": run_id, "pack_dir": str(work), "recipe": recipe.as_dict()}
+    run_fit("predict", work, request | {"trained": str(layout().run(run_id))}, lambda event: None)
+    table = own_orientation(pq.read_table(work / "answers.parquet"), reader.turns)
+    shutil.rmtree(work)
+    return table
+
+
+def recipe_of(where: Layout, run_id: str) -> Recipe:
+    """The recipe that a finished run was trained by; raises ConfigError if there is no such run."""
+    card = where.run(run_id) / "train.json"
+    try:
+        return from_dict(json.loads(card.read_bytes())["recipe"])
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no finished run {run_id!r}: its folder {str(card.parent)!r} lacks train.json"
+        ) from None
+
+
+def draw(
+    folder: Path, files: Sequence[PhotoFile], rows: list[dict[str, Any]], reader: Reader, kind: str
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Write a picture of each answer into ``folder``; what the page shows of the first ones."""
+    folder.mkdir()
+    shown = []
+    for number, (file, row) in enumerate(zip(files, rows, strict=True), start=1):
+        picture = None
+        if row["reason"] is None:
+            picture = jpeg(answers.DRAWN[kind](reader.small(file.photo_id), row))
+            write_bytes(folder / f"{number:05d}-{file.sha256[:8]}.jpg", picture)
+        if number <= SHOWN:
+            shown.append({"name": row["photo_id"], "reason": row["reason"], "uri": picture and data_uri(picture)})
+    return shown
