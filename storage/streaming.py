@@ -1,5 +1,7 @@
 """Manifests as views of a DuckDB, and written from a stream: for tables that should not stand in memory whole."""
 
+from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -8,6 +8,8 @@ earliest by key. If its owner has too many, the next of the group whose owner ha
 Source: ``tests/bench/duplicates.py``, which measures what is found again and what is confused.
 """
 
+from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+
 import logging
 from collections import Counter
 

@@ -3,6 +3,8 @@
 The rules are decided in whole numbers: a photo at the very edge of a tolerance is kept.
 """
 
+from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+
 import logging
 import math
 from collections import Counter

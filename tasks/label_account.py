@@ -5,6 +5,8 @@ without a word), ``split`` (a data set's own split), ``machine_tag`` (data for p
 ``ignored`` or ``unmapped`` (by the map), ``rare`` (too few photos), ``relabelled`` (a person said otherwise).
 """
 
+from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+
 import hashlib
 import json
 import logging

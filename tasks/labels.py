@@ -7,6 +7,8 @@ Source: a report on predicting hashtags (97 tags over 62 lemmas to 24 labels), w
 vegetarian; hence the exceptions of ``tasks.vocabulary``, and an account of what merged and what was lost.
 """
 
+from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,5 +1,7 @@
 """Photos to look at in a dataset's report: contact sheets, what was turned away, duplicates, extremes, decisions."""
 
+from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

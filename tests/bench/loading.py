@@ -143,8 +143,9 @@ def ratios(lines: list[Line], ours: str, theirs: tuple[str, ...], at_least: floa
 
 
 def show(lines: list[Line], bounds: list[Bound]) -> None:
-    """Print both tables."""
-    print(markdown(["what", "contender", "median", "spread", ""], [line.cells() for line in lines]), "\n")
+    """Print both tables, if there is anything in them."""
+    if lines:
+        print(markdown(["what", "contender", "median", "spread", ""], [line.cells() for line in lines]), "\n")
     if bounds:
         print(markdown(["bound", "found", "wanted", ""], [bound.cells() for bound in bounds]))
 
@@ -212,7 +213,7 @@ def learner(recipe: Recipe, system: System, device: torch.device) -> Callable[[l
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return float(loss.detach())
 
     return learn
 
