@@ -3,7 +3,7 @@
 Sources of truth are the Parquet files of ledgers and snapshots; every function reads them anew.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence

@@ -4,7 +4,7 @@ Two versions are compared by a hash of each row, so that only rows which differ 
 hashes beside the rows; where they are missing, or were made by another DuckDB, they are computed from the rows.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """Manifests as views of a DuckDB, and written from a stream: for tables that should not stand in memory whole."""
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations  # else Prefect's threads keep DuckDB's types alive, and it says so at exit
 
 import os
 from collections.abc import Iterable, Iterator

@@ -3,7 +3,7 @@
 Example: ``with views.connect(layout()) as db: db.sql("from photos where dataset = 'crops' and is_latest").show()``
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator

@@ -8,7 +8,7 @@ earliest by key. If its owner has too many, the next of the group whose owner ha
 Source: ``tests/bench/duplicates.py``, which measures what is found again and what is confused.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import logging
 from collections import Counter

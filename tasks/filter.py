@@ -3,7 +3,7 @@
 The rules are decided in whole numbers: a photo at the very edge of a tolerance is kept.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import logging
 import math

@@ -1,6 +1,6 @@
 """Join what the stages wrote into one table with a verdict for every photo."""
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import duckdb
 from prefect import task

@@ -5,7 +5,7 @@ without a word), ``split`` (a data set's own split), ``machine_tag`` (data for p
 ``ignored`` or ``unmapped`` (by the map), ``rare`` (too few photos), ``relabelled`` (a person said otherwise).
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import hashlib
 import json

@@ -7,7 +7,7 @@ Source: a report on predicting hashtags (97 tags over 62 lemmas to 24 labels), w
 vegetarian; hence the exceptions of ``tasks.vocabulary``, and an account of what merged and what was lost.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import logging
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ published picture, by an owner of another split, for it would carry the picture 
 Source: Barz and Denzler, "Do we train on test data?", arXiv 1902.00423 (why duplicates must share a side).
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 import hashlib
 import logging

@@ -3,7 +3,7 @@
 Aggregates are SQL over the columns that they need; whole rows are read only for the photos that are shown.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any

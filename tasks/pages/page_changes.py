@@ -1,6 +1,6 @@
 """What a dataset's report says of the version before: photos that came, went, changed or changed sides."""
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any

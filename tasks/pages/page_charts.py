@@ -1,6 +1,6 @@
 """Charts and tables of a dataset's report: counts in SQL over the photos of ``page_rows.database``."""
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple

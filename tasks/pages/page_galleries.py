@@ -1,6 +1,6 @@
 """Photos to look at in a dataset's report: contact sheets, what was turned away, duplicates, extremes, decisions."""
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

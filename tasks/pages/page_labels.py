@@ -3,7 +3,7 @@
 The latter is the account that ``tasks.label_account`` writes.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
 """What a dataset's report says of the honesty of its splits, from the proof that ``tasks.leakage`` wrote."""
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -3,7 +3,7 @@
 Which photos are shown follows from their keys alone, so the same rows give the same page in whatever order they come.
 """
 
-from __future__ import annotations  # of DuckDB's types: see storage/streaming.py
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
