@@ -14,7 +14,7 @@ from prefect import flow
 from flows import artifacts
 from flows.exclusive import only_one
 from flows.progress import one
-from flows.train import RUNNER, Ready, prepare, resolve, select, train_and_evaluate, weights_of
+from flows.train import RUNNER, Ready, prepare, report, resolve, select, train_and_evaluate, weights_of
 from models.frames import PackSpec
 from models.specs import Recipe
 from storage.layout import layout
@@ -71,11 +71,13 @@ def pack_for(ready: Ready, arms: Sequence[Recipe]) -> dict[PackSpec, PackRef]:
 def train_arms(
     ready: Ready, packs: dict[PackSpec, PackRef], arms: Sequence[Recipe], seed: int, staged: bool
 ) -> list[JudgedRun]:
-    """One run of each arm with ``seed``, one after the other; ``staged``: the last starts from all before it."""
+    """One run of each arm with ``seed``, one after the other, each with its own report and model card; ``staged``: the
+    last starts from all before it."""
     runs: list[JudgedRun] = []
     for number, recipe in enumerate(arms):
         is_joint = staged and number == len(arms) - 1
         starts = [weights_of(run.run_id) for run in runs] if is_joint else []
         found = train_and_evaluate(ready, packs[recipe.pack], recipe, seed, starts)
+        report(ready, packs[recipe.pack], recipe, found)
         runs.append(JudgedRun(arm=recipe.name, seed=seed, run_id=found.run_id, scores=found.scores))
     return runs

@@ -19,7 +19,7 @@ from storage import catalog
 from storage.layout import layout
 from tasks.export import ExportRef, destination, export
 from tasks.exports.export_photos import ExportRules, Format
-from tasks.model_export import ExportedModel, export_run
+from tasks.model_export import ExportedModel, export_run, onnx_versions
 from tasks.predict import recipe_of
 
 LOG = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def export_model(run: str) -> ExportedModel:
     where = layout()
     where.check_writable()
     weights, recipe = weights_of(run), recipe_of(where, run)
-    exported = one("export", export_run.submit(run, weights, recipe.as_dict()))
+    exported = one("export", export_run.submit(run, weights, recipe.as_dict(), onnx_versions()))
     artifacts.show_model(exported)
     return exported
 

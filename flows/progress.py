@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -51,7 +52,7 @@ def gather(
         return []
     with bar(label, len(futures)) as show:
         for done, future in enumerate(as_completed(list(futures)), start=1):
-            keep(future.result())
+            keep(result_of(future))
             show(done)
     return [future.result() for future in futures]
 
@@ -82,7 +83,7 @@ def stream(
                 break
             number = ended.get()
             try:
-                keep(number, futures[number].result())
+                keep(number, result_of(futures[number]))
             except Exception as error:  # noqa: BLE001  raised below, when the others have been kept
                 failure = failure or error
             done += 1
@@ -90,6 +91,20 @@ def stream(
     if failure:
         raise failure
     return submitted
+
+
+def result_of(future: PrefectFuture[Result]) -> Result:
+    """The result of one future. A failure, which Prefect keeps until the process ends, loses what its functions held:
+    tables, and connections of which DuckDB would then say at length that they leaked.
+    """
+    try:
+        return future.result()
+    except BaseException as failure:
+        error: BaseException | None = failure
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+        raise
 
 
 def _put(ended: SimpleQueue[int], number: int, future: object) -> None:
@@ -118,11 +133,13 @@ def training(label: str, future: PrefectFuture[Result], metrics: Path, epochs: i
                 show(min(epoch_reached(metrics), epochs))
                 future.wait(timeout=1.0)
         except BaseException:
-            fitting.STOP.set()
+            fitting.STOPPING.add(metrics.parent)  # and stays so until the training has seen it
             future.wait(timeout=fitting.GRACE_S)
+            if future.state.is_final():
+                fitting.STOPPING.discard(metrics.parent)
             raise
         show(epochs)
-    return future.result()
+    return result_of(future)
 
 
 def epoch_reached(metrics: Path) -> int:

@@ -51,11 +51,11 @@ def train_model(
     with only_one(f"training-{socket.gethostname()}"):
         packed = one("pack", pack.submit(select(ready.joined), **asdict(resolved.pack)))
         evaluated = train_and_evaluate(ready, packed, resolved, seed, starts)
-    report = one("report", report_run.submit(ready.joined, evaluated.evaluation, packed, f"{recipe} on {ready.title}"))
+    page = report(ready, packed, resolved, evaluated)
     where = layout()
     uri = str(where.run(evaluated.run_id))
     result = RunRef(run_id=evaluated.run_id, uri=uri, figures=figures(evaluated.evaluation))
-    artifacts.show_run(f"{snapshot.partition('@')[0]}-{recipe}", result, packed, where.root / report.path)
+    artifacts.show_run(f"{snapshot.partition('@')[0]}-{recipe}", result, packed, where.root / page.path)
     return result
 
 
@@ -82,6 +82,12 @@ def train_and_evaluate(
     metrics = layout().run(run_id_of(packed, plain, seed, labels, starts)) / "metrics.jsonl"
     run = training("train", train.submit(packed, plain, seed, labels, starts), metrics, recipe.epochs)
     return one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed, labels, starts))
+
+
+def report(ready: Ready, packed: PackRef, recipe: Recipe, run: EvaluatedRun) -> FileRef:
+    """The page about ``run``, and beside it the card of its model."""
+    title = f"{recipe.name} on {ready.title}"
+    return one("report", report_run.submit(ready.joined, run.evaluation, packed, title, ready.title))
 
 
 def resolve(recipe: str) -> Recipe:

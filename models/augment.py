@@ -123,11 +123,15 @@ def turn(image_BCHW: Tensor, angle_B: Tensor) -> Tensor:
     return functional.grid_sample(image_BCHW, grid_BHW2, padding_mode="reflection", align_corners=False)
 
 
-def change_colours(image_BCHW: Tensor, factor_B3: Tensor) -> Tensor:
-    """Brightness, then contrast about the mean grey, then saturation about each pixel's grey, by those factors."""
+def change_colours(image_BCHW: Tensor, factor_B3: Tensor, photo_BCHW: Tensor | None = None) -> Tensor:
+    """Brightness, then contrast about the mean grey, then saturation about each pixel's grey, by those factors.
+
+    The mean grey is that of the brightened ``photo`` where the image is but a part of it.
+    """
     brightness, contrast, saturation = factor_B3.view(-1, 3, 1, 1, 1).unbind(1)
     bright = (image_BCHW * brightness).clamp(0, 1)
-    mean = _grey(bright).mean((2, 3), keepdim=True)
+    whole = bright if photo_BCHW is None else (photo_BCHW * brightness).clamp(0, 1)
+    mean = _grey(whole).mean((2, 3), keepdim=True)
     contrasted = (mean + contrast * (bright - mean)).clamp(0, 1)
     grey = _grey(contrasted)
     return (grey + saturation * (contrasted - grey)).clamp(0, 1)

@@ -8,7 +8,8 @@
         state.json               identity, progress, the rest of the optimiser, the SHA-256 of each file above
 
 The index holds the SHA-256 of each state.json, so a file that is cut off or changed is found before it is loaded. Kept
-are the last two (a run goes on from the last whole one, with the same result) and those of the best epochs. No
+are the last two (a run goes on from the last whole one, with the same result) and those of the best epochs. An epoch is
+saved when its steps are done and again once it is validated, so that no stop and no crash of a validation loses it. No
 generator is saved: order, crops and noise are functions of (seed, epoch, photo), the learning rate of the step.
 """
 
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from models import disk
 from models.averaging import Averaged
 from models.errors import CheckpointDamaged, CheckpointMismatch
+from models.optimisers import match_memory_order
 
 WEIGHTS, LEARNING, OPTIMISER, STATE = (
     "weights.safetensors", "learning.safetensors", "optimiser.safetensors", "state.json",
@@ -77,7 +79,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Kept:
-    """An entry of the index; ``val_loss`` is None for one that was made within an epoch."""
+    """An entry of the index; ``val_loss`` is None for one that was made before its epoch was validated."""
 
     name: str
     state_sha256: str
@@ -93,7 +95,7 @@ class Checkpoints:
         self._current: str | None = None  # what was saved or loaded last
 
     def save(self, state: TrainingState, progress: Progress, val_loss: float | None) -> None:
-        """Write a checkpoint, ``val_loss`` being that of the epoch that has just ended (None: within an epoch).
+        """Write a checkpoint, ``val_loss`` being that of the epoch that has just ended (None: it is not validated).
 
         Raises ``DiskFull``; what was saved before then stays as it was.
         """
@@ -182,6 +184,7 @@ class Checkpoints:
         """Put what the files hold into the live objects."""
         state.model.load_state_dict(load(files[LEARNING if state.average is not None else WEIGHTS]))
         state.optimiser.load_state_dict(_join_optimiser(load(files[OPTIMISER]), about["optimiser"]))
+        match_memory_order(state.optimiser)  # files know none
         if state.average is not None:
             state.average.load(load(files[WEIGHTS]))
 

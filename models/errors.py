@@ -81,4 +81,8 @@ class ExportMismatch(FitError):
     exit_code = 11
 
 
+class Stopped(Exception):
+    """The job was asked to stop: a training has saved its checkpoint, of other jobs nothing is left but time."""
+
+
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM, as a shell reports it

@@ -19,18 +19,18 @@ from torch import nn
 
 from models import calibration, disk, yardsticks
 from models.checkpoint import Checkpoints, identity_of
+from models.errors import Stopped
 from models.jobs import (
     Request,
     choose_device,
     describe,
     identity_of_request,
     open_splits,
-    open_store,
+    open_stores,
     refuse_unknown_labels,
     write_json,
 )
 from models.loader import FrameStore, PhotoBatch, Split
-from models.loop import Stopped
 from models.metrics import PhotoBootstrap, figure
 from models.networks import build_model, system_of
 from models.predictions import predict
@@ -60,8 +60,8 @@ def evaluate_job(request: Request, must_stop: Callable[[], bool]) -> None:
     model = build_model(system, request.seed, device)
     progress = Checkpoints(request.run_dir, identity_of_request(request, pack, classes)).load_best(model)
 
-    val, test = (open_store(request, pack.splits[name], device) for name in ("val", "test"))
-    evaluation = evaluate(model, system, val, test, must_stop)
+    stores = open_stores(request, pack.splits, device)
+    evaluation = evaluate(model, system, stores["val"], stores["test"], must_stop)
     write_table(request.run_dir / "predictions.parquet", evaluation.predictions)
     write_table(request.run_dir / "scores.parquet", evaluation.scores)
     about = {"epoch": progress.best_epoch, **describe(request, pack, model, device)}
@@ -71,13 +71,13 @@ def evaluate_job(request: Request, must_stop: Callable[[], bool]) -> None:
 def evaluate(
     model: nn.Module, system: System, val: FrameStore, test: FrameStore, must_stop: Callable[[], bool]
 ) -> Evaluation:
-    """Decide on val, judge test, try test perturbed; raises ``Stopped`` between two passes if ``must_stop``."""
+    """Decide on val, judge test, try test perturbed; raises ``Stopped`` once ``must_stop`` says so."""
     val_samples = system.samples(val.split)
-    val_outputs = predict(model, system, val, val_samples, system.recipe)
+    val_outputs = predict(model, system, val, val_samples, system.recipe, must_stop)
     decisions = decide(system, val_outputs, val_samples)
 
     samples = system.samples(test.split)
-    outputs = predict(model, system, test, samples, system.recipe)
+    outputs = predict(model, system, test, samples, system.recipe, must_stop)
     judgement = system.judge(outputs, samples, test.split, decisions)
     bootstrap = bootstrap_of(system, samples, test.split)
     found = {
@@ -176,7 +176,7 @@ def responses(
         if strength == 0:
             outputs = {key: value[rows_B] for key, value in whole[1].items()}
         else:
-            outputs = predict(model, perturbed, test, few, system.recipe)
+            outputs = predict(model, perturbed, test, few, system.recipe, must_stop)
         measured = figures(system.judge(outputs, few, test.split, decisions), few, bootstrap)
         brief = [{key: each[key] for key in ("name", "value", "low", "high", "baseline")} for each in measured]
         found.setdefault(name, []).append({"strength": strength, "figures": brief})

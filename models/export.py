@@ -10,7 +10,7 @@ Source: PyTorch's documentation of torch.export and of torch.onnx (dynamo).
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models import disk
-from models.errors import ExportMismatch
+from models.errors import ExportMismatch, Stopped
 from models.jobs import Request, describe_packages, write_json
 from models.predicting import decisions_of, load_trained
 from models.systems import Arrays, System, Tensors
@@ -42,16 +42,22 @@ class Answering(nn.Module):
 
 
 def export_job(request: Request, must_stop: Callable[[], bool]) -> None:
-    """Export the best weights of the run; raises ``ExportMismatch`` if what came out answers otherwise."""
+    """Export the best weights of the run; raises ``ExportMismatch`` if what came out answers otherwise.
+
+    Raises ``Stopped`` if ``must_stop`` says so between two steps, each of which takes seconds.
+    """
     system, model, trained = load_trained(request, torch.device("cpu"))
     inputs = compared_inputs(system)
     with torch.no_grad():
         outputs: Tensors = model(**inputs)
     expected = {name: value.numpy() for name, value in outputs.items()}
+    _go_on(must_stop)
     program = traced(model, system, tuple(expected))
+    _go_on(must_stop)
     files = {"model.pt2": _export_torch(program, request.run_dir, inputs, expected)}
     missing = [name for name in ONNX_PACKAGES if find_spec(name) is None]
     if not missing:
+        _go_on(must_stop)
         files["model.onnx"] = _export_onnx(program, request.run_dir, inputs, expected)
     about = {
         "run_id": request.run_id,
@@ -66,6 +72,12 @@ def export_job(request: Request, must_stop: Callable[[], bool]) -> None:
         "packages": describe_packages(),
     }
     write_json(request.run_dir / "export.json", about)
+
+
+def _go_on(must_stop: Callable[[], bool]) -> None:
+    """Raise ``Stopped`` if told to."""
+    if must_stop():
+        raise Stopped("stopped while the network was exported: export again")
 
 
 def compared_inputs(system: System) -> Tensors:
@@ -89,8 +101,9 @@ def _export_torch(
 ) -> dict[str, Any]:
     """Write model.pt2 and read it again; its entry of export.json."""
     draft = folder / ".model.pt2"
-    with disk.noticing_a_full_disk(draft):
-        torch.export.save(program, draft)
+    content = BytesIO()  # its own writer ends the process where the disk is full
+    torch.export.save(program, content)
+    disk.write(draft, content.getvalue())
     with torch.no_grad():
         found = torch.export.load(draft).module()(inputs)
     return _kept(draft, dict(zip(expected, (value.numpy() for value in found), strict=True)), expected)

@@ -10,8 +10,11 @@ evaluate  reads the best checkpoint, writes evaluation.json, predictions.parquet
 
 predict   writes answers.parquet about the photos of another pack; export model.pt2 and model.onnx; find_lr a sweep
 
-On several GPUs, or in several processes on the CPU: ``torchrun --nproc-per-node=2 -m models.fit RUN.json``; each takes
-its share of every batch, the first one writes. ``torchrun`` has an exit code of its own: see error.json and train.json.
+On several GPUs, or in several processes on the CPU: ``torchrun --nproc-per-node=2 -m models.fit RUN.json``; in a
+training each takes its share of every batch, and the first one writes; every other job, find_lr too, is done by the
+first one alone. ``torchrun`` has an exit code of its own: see error.json and train.json.
+
+One process (or one ``torchrun``) at a time works in a run folder: the next one waits some seconds, then is refused.
 
 Exit codes: 0 done; 143 stopped by SIGTERM, or because the parent died, with a checkpoint saved; otherwise error.json
 says what happened: 2 ConfigError, 3 PackDamaged, 4 CheckpointMismatch, 5 DeviceMissing, 6 OutOfMemory,
@@ -20,21 +23,25 @@ on stderr and no error.json.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from models.errors import STOPPED_EXIT_CODE, ConfigError, FitError
+from models.errors import STOPPED_EXIT_CODE, ConfigError, FitError, Stopped
 from models.recipes import from_dict, resolve
 from models.specs import Recipe
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOCK_PATIENCE_S = 20.0  # what an orphan of an earlier try may take to save and end
+LOCK_POLL_S = 0.1
 REQUIRED = ("run_id", "run_dir", "pack_dir", "recipe")
 DEFAULTS: dict[str, Any] = {
     "device": "auto", "job": "train", "seed": 0, "threads": None, "labels": None, "start_from": [],
@@ -73,12 +80,13 @@ def main(arguments: list[str]) -> int:
     run_dir: Path | None = None
     try:
         values = read_request(Path(arguments[0]))
-        run_dir = Path(values["run_dir"])
-        _prepare(run_dir)
-        return _run(values, must_stop)
+        with _held(Path(values["run_dir"]), must_stop):
+            run_dir = Path(values["run_dir"])  # only now it is ours, to leave an error.json there
+            (run_dir / "error.json").unlink(missing_ok=True)
+            return _run(values, must_stop)
     except FitError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        if run_dir is not None and run_dir.is_dir():
+        if run_dir is not None:
             _leave_error(run_dir, error)
         return error.exit_code
 
@@ -86,7 +94,7 @@ def main(arguments: list[str]) -> int:
 def _run(values: Mapping[str, Any], must_stop: StopRequest) -> int:
     """The job itself. Importing torch takes seconds, so it happens here, after a bad request was refused."""
     recipe = resolve_recipe(values["recipe"])
-    from models import jobs, loop
+    from models import jobs
     from models.distributed import World
 
     paths: dict[str, Any] = {name: Path(values[name]) for name in ("run_dir", "pack_dir")}
@@ -95,7 +103,7 @@ def _run(values: Mapping[str, Any], must_stop: StopRequest) -> int:
     world = World.from_environment(os.environ)
     try:
         jobs.run(jobs.Request(**{**values, **paths, "recipe": recipe, "world": world}), must_stop)
-    except loop.Stopped:
+    except Stopped:
         return STOPPED_EXIT_CODE
     return 0
 
@@ -151,14 +159,35 @@ def _leave_error(run_dir: Path, error: FitError) -> None:
         fresh.replace(run_dir / "error.json")
 
 
-def _prepare(run_dir: Path) -> None:
-    """Make the run folder, without the error of an earlier try."""
+@contextmanager
+def _held(run_dir: Path, must_stop: Callable[[], bool]) -> Iterator[None]:
+    """Make the run folder and keep other processes out of it until the block, or this process, ends.
+
+    Of the processes that ``torchrun`` starts together, the first one holds it for all. Raises ``ConfigError``.
+    """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "error.json").unlink(missing_ok=True)
+        lock = (run_dir / ".lock").open("a")
     except OSError as error:
         message = f"the run folder {run_dir} cannot be written ({error}): choose another"
         raise ConfigError(message, path=str(run_dir)) from error
+    with lock:
+        if os.environ.get("RANK", "0") == "0":
+            _lock(lock.fileno(), run_dir, must_stop)
+        yield
+
+
+def _lock(handle: int, run_dir: Path, must_stop: Callable[[], bool]) -> None:
+    """Take the lock, which the system gives back when its holder is gone; ``ConfigError`` if that lives on."""
+    until = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until or must_stop():
+                message = f"another process works in the run folder {run_dir}: wait for it, or choose another folder"
+                raise ConfigError(message, path=str(run_dir)) from None
+        time.sleep(LOCK_POLL_S)
 
 
 if __name__ == "__main__":

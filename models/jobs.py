@@ -6,8 +6,8 @@ Each job is a function ``job(request, must_stop)`` in the module that ``JOBS`` n
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from models.categories.spec import CategorySpec
 from models.checkpoint import RunIdentity
 from models.distributed import World
 from models.errors import ConfigError, DeviceMissing, OutOfMemory
-from models.loader import FrameStore, Pack, Split, open_pack
+from models.loader import FrameStore, Pack, Split, labels_of, open_pack, room_on, settle
 from models.networks import start_file
 from models.specs import Recipe
 
@@ -57,11 +57,16 @@ class Request:
 
 
 def run(request: Request, must_stop: Callable[[], bool]) -> None:
-    """Do the job; memory that ran out comes back as ``OutOfMemory``. Only training uses more than one process."""
+    """Do the job; memory that ran out comes back as ``OutOfMemory``.
+
+    Only training uses more than one process: of those that were started, the first does any other job, as if alone.
+    """
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     if request.job != "train" and not request.world.is_first:
         return
+    if request.job != "train":
+        request = replace(request, world=World())
     module, function = JOBS[request.job]
     try:
         getattr(import_module(module), function)(request, must_stop)
@@ -100,9 +105,21 @@ def open_splits(request: Request, *splits: str) -> Pack:
     return pack
 
 
-def open_store(request: Request, split: Split, device: torch.device) -> FrameStore:
-    """The photos of a split for batches, with the large frames if the recipe has any."""
-    return FrameStore(split, device, needs_detail=request.recipe.pack.detail_height is not None)
+def open_stores(request: Request, splits: Mapping[str, Split], device: torch.device) -> dict[str, FrameStore]:
+    """The photos of all splits that a run needs, for batches, with the large frames if the recipe has any.
+
+    They share half of the free memory of a GPU.
+    """
+    needs_detail = request.recipe.pack.detail_height is not None
+    stores = {name: FrameStore(split, device, needs_detail) for name, split in splits.items()}
+    settle(stores.values(), room_on(device))
+    return stores
+
+
+def refuse_unknown_test_labels(request: Request, classes: Sequence[str]) -> None:
+    """As ``refuse_unknown_labels``, of test, whose frames are not opened: what cannot be judged is not trained."""
+    if isinstance(request.recipe.system, CategorySpec):
+        class_numbers(labels_of(request.pack_dir, "test", request.labels), classes, "test")
 
 
 def learnt_classes(recipe: Recipe, pack: Pack) -> tuple[str, ...]:

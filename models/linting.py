@@ -20,6 +20,10 @@ _RESHAPING = {
     "View", "UnsafeView", "Reshape", "ReshapeAlias", "Squeeze", "Unsqueeze", "Transpose", "T", "Permute", "Clone",
     "Alias", "Slice", "Select", "Index", "IndexSelect", "Expand", "ToCopy", "Split", "Unbind",
 }  # fmt: skip
+_BOUNDED = {  # what leaves a squashed value within bounds: by constants alone, or else it has more than one input
+    "Clamp", "ClampMin", "ClampMax", "Add", "Sub", "Rsub", "Mul", "Div", "Neg", "NativeDropout",
+}  # fmt: skip
+_JOINING = {"Cat", "Stack"}
 Node = torch.autograd.graph.Node
 
 
@@ -27,7 +31,7 @@ def refuse_squashed_outputs(model: nn.Module, system: System, batch: Batch) -> N
     """Raise ``ConfigError`` if an output ends in a softmax or sigmoid though the loss applies one to it itself.
 
     Looks at what computed the output and at what the loss does with it first, so it finds layers and plain functions
-    alike, also behind a reshape.
+    alike, also behind a reshape, limits, a change by constants, and where several squashed values are joined.
     """
     was_training = model.training
     with torch.enable_grad():
@@ -36,8 +40,8 @@ def refuse_squashed_outputs(model: nn.Module, system: System, batch: Batch) -> N
         given = {name: value.detach().requires_grad_() for name, value in outputs.items()}
         loss = system.losses(given, batch.targets)["total"].sum()
     for name, value in outputs.items():
-        squashed = _past_reshaping(value.grad_fn)
-        if squashed in _SQUASHING and _SQUASHING & set(_first_uses(loss, given[name])):
+        squashed = _squashing(value.grad_fn)
+        if squashed and _SQUASHING & set(_first_uses(loss, given[name])):
             raise ConfigError(
                 f"output {name!r} of {type(model).__name__} ends in {squashed.lower()}, but the loss applies one itself"
                 " and wants logits: remove the last activation",
@@ -46,11 +50,16 @@ def refuse_squashed_outputs(model: nn.Module, system: System, batch: Batch) -> N
             )
 
 
-def _past_reshaping(node: Node | None) -> str:
-    """The last operation that computed a value, reshaping aside."""
-    while node is not None and _operation(node) in _RESHAPING:
-        node = node.next_functions[0][0]
-    return "" if node is None else _operation(node)
+def _squashing(node: Node | None) -> str:
+    """The operation that squashed a value last, all of it; nothing if none did, or more was learnt after it."""
+    name = "" if node is None else _operation(node)
+    if node is None or name in _SQUASHING:
+        return name
+    inputs = [before for before, _ in node.next_functions if before is not None]
+    if name in _JOINING or (name in _RESHAPING | _BOUNDED and len(inputs) == 1):
+        found = [_squashing(each) for each in inputs]
+        return found[0] if found and all(found) else ""
+    return ""
 
 
 def _first_uses(loss: Tensor, value: Tensor) -> Iterator[str]:

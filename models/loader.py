@@ -23,14 +23,15 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -110,6 +111,25 @@ def open_pack(folder: Path, spec: PackSpec, splits: Sequence[str], labels: Path 
 
     Raises ``PackDamaged``, or ``ConfigError`` for frames of another kind and for labels that cannot be read.
     """
+    digest, packed, entries = _read_card(folder, splits)
+    if packed != spec:
+        message = f"{folder} holds frames of {packed}, the recipe wants {spec}: pack for this recipe"
+        raise ConfigError(message, path=str(folder))
+    label_of = read_labels(labels) if labels else {}
+    opened = {name: _open_split(folder, name, entries[name], spec, label_of) for name in splits}
+    return Pack(digest, opened)
+
+
+def labels_of(folder: Path, split: str, labels: Path | None) -> list[str | None]:
+    """The labels of the photos of one split, without a look at its frames; raises as ``open_pack`` does."""
+    label_of = read_labels(labels) if labels else {}
+    with _naming(folder, split):
+        rows = _read_rows(folder, _read_card(folder, [split])[2][split], [])
+    return [label_of.get((row["source"], row["photo_id"])) for row in rows.to_pylist()]
+
+
+def _read_card(folder: Path, splits: Sequence[str]) -> tuple[str, PackSpec, dict[str, dict[str, Any]]]:
+    """Of ``pack.json`` its digest, what its frames are, and its entries of those splits; raises ``PackDamaged``."""
     index = folder / "pack.json"
     try:
         text = index.read_bytes()
@@ -117,15 +137,9 @@ def open_pack(folder: Path, spec: PackSpec, splits: Sequence[str], labels: Path 
         if card["version"] != VERSION:
             raise ValueError(f"version {card['version']}, not {VERSION}")
         packed = PackSpec(**{field.name: card[field.name] for field in fields(PackSpec)})
-        entries = {name: card["splits"][name] for name in splits}
+        return hashlib.sha256(text).hexdigest(), packed, {name: card["splits"][name] for name in splits}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackDamaged(f"{index} cannot be read ({error!r}): pack the snapshot again", path=str(index)) from error
-    if packed != spec:
-        message = f"{folder} holds frames of {packed}, the recipe wants {spec}: pack for this recipe"
-        raise ConfigError(message, path=str(folder))
-    label_of = read_labels(labels) if labels else {}
-    opened = {name: _open_split(folder, name, entries[name], spec, label_of) for name in splits}
-    return Pack(hashlib.sha256(text).hexdigest(), opened)
 
 
 def read_labels(path: Path) -> dict[tuple[str, str], str]:
@@ -150,22 +164,35 @@ def _open_split(
     """One split, after its rows' digest and the sizes of its frames were compared with ``entry``."""
     has_detail = spec.detail_height is not None
     digests = ["frame_sha256", "detail_sha256"] if has_detail else ["frame_sha256"]
-    try:
-        rows_path = folder / entry["rows"]
-        _check_digest(rows_path, entry["rows_sha256"])
-        rows = pq.read_table(rows_path, columns=["source", "photo_id", *digests], partitioning=None)
-        if rows.num_rows != entry["photos"]:
-            raise ValueError(f"it has {rows.num_rows} rows, pack.json says {entry['photos']}")
+    with _naming(folder, name):
+        rows = _read_rows(folder, entry, digests)
         size = (rows.num_rows, spec.frame_height, spec.frame_width, 3)
         frames = map_frames(folder / entry["frames"], size)
         detail_size = (rows.num_rows, spec.detail_height or 0, spec.detail_width or 0, 3)
         details = map_frames(folder / entry["details"], detail_size) if has_detail else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"split {name!r} of {folder} cannot be read ({error}): pack the snapshot again"
-        raise PackDamaged(message, path=str(folder), split=name) from error
     sources, photo_ids, *sha256s = (rows[column].to_pylist() for column in rows.column_names)
     labels = [label_of.get(photo) for photo in zip(sources, photo_ids, strict=True)]
     return Split(name, frames, details, sources, photo_ids, labels, *sha256s)
+
+
+@contextmanager
+def _naming(folder: Path, split: str) -> Iterator[None]:
+    """Turn whatever is wrong with the files of a split into ``PackDamaged``, which names it."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"split {split!r} of {folder} cannot be read ({error}): pack the snapshot again"
+        raise PackDamaged(message, path=str(folder), split=split) from error
+
+
+def _read_rows(folder: Path, entry: dict[str, Any], digests: Sequence[str]) -> pa.Table:
+    """source, photo_id and those digests of a split, after its file was compared with ``entry``."""
+    rows_path = folder / entry["rows"]
+    _check_digest(rows_path, entry["rows_sha256"])
+    rows = pq.read_table(rows_path, columns=["source", "photo_id", *digests], partitioning=None)
+    if rows.num_rows != entry["photos"]:
+        raise ValueError(f"it has {rows.num_rows} rows, pack.json says {entry['photos']}")
+    return rows
 
 
 def map_frames(path: Path, shape: tuple[int, ...]) -> Frames:
@@ -237,10 +264,7 @@ class FrameSource:
 
 
 class FrameStore:
-    """The photos of one split where batches can be drawn from them, on ``device`` as a whole if they fit.
-
-    Of a GPU, frames take up to half of the free memory, and details what they leave of it.
-    """
+    """The photos of one split where batches can be drawn from them: from the disk, until ``settle`` brings them."""
 
     def __init__(self, split: Split, device: torch.device, needs_detail: bool = False) -> None:
         if needs_detail and split.details is None:
@@ -249,11 +273,8 @@ class FrameStore:
         arrays = [(split.frames, split.frame_sha256s)]
         if needs_detail and split.details is not None:
             arrays.append((split.details, split.detail_sha256s))
-        is_cuda = device.type == "cuda"
-        self._sources = [FrameSource(FrameReader(*array, is_pinned=is_cuda), device) for array in arrays]
-        room_bytes = int(RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]) if is_cuda else 0
-        for source in self._sources if is_cuda else ():
-            room_bytes = source.settle(room_bytes)
+        is_pinned = device.type == "cuda"
+        self.sources = [FrameSource(FrameReader(*array, is_pinned=is_pinned), device) for array in arrays]
 
     def __len__(self) -> int:
         return len(self.split)
@@ -261,7 +282,7 @@ class FrameStore:
     @property
     def is_resident(self) -> bool:
         """Whether no batch needs the disk."""
-        return all(source.resident_NHWC is not None for source in self._sources)
+        return all(source.resident_NHWC is not None for source in self.sources)
 
     def batch(self, rows_B: Rows) -> PhotoBatch:
         """The photos of those rows."""
@@ -272,16 +293,32 @@ class FrameStore:
         if self.is_resident or not batches:
             yield from map(self.batch, batches)
             return
-        batch_bytes = max(map(len, batches)) * sum(source.reader.frame_bytes for source in self._sources)
+        batch_bytes = max(map(len, batches)) * sum(source.reader.frame_bytes for source in self.sources)
         ahead = min(max(AHEAD[0], AHEAD_BYTES // batch_bytes), AHEAD[1])
         with closing(read_ahead(self._fetch, batches, ahead)) as fetched:
             yield from map(self._deliver, fetched)
 
     def _fetch(self, rows_B: Rows) -> tuple[Rows, list[Tensor | None]]:
-        return rows_B, [source.fetch(rows_B) for source in self._sources]
+        return rows_B, [source.fetch(rows_B) for source in self.sources]
 
     def _deliver(self, fetched: tuple[Rows, list[Tensor | None]]) -> PhotoBatch:
         rows_B, frames = fetched
-        parts = [source.deliver(rows_B, frame) for source, frame in zip(self._sources, frames, strict=True)]
+        parts = [source.deliver(rows_B, frame) for source, frame in zip(self.sources, frames, strict=True)]
         labels = [self.split.labels[row] for row in rows_B]
         return PhotoBatch(rows_B, self.keys[rows_B], parts[0], parts[1] if len(parts) > 1 else None, labels)
+
+
+def settle(stores: Iterable[FrameStore], room_bytes: int) -> None:
+    """Bring what fits into ``room_bytes`` to the stores' device for good: all frames, store by store, then all details.
+
+    What comes after the first that does not fit stays on the disk.
+    """
+    all_sources = [store.sources for store in stores]
+    for kind in range(max(map(len, all_sources), default=0)):
+        for sources in all_sources:
+            room_bytes = sources[kind].settle(room_bytes)
+
+
+def room_on(device: torch.device) -> int:
+    """The bytes that the photos of a run may take of a GPU: half of what is free of it. Elsewhere none."""
+    return int(RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0

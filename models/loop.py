@@ -8,7 +8,7 @@ Resuming is exact: an epoch's order and every draw are functions of (seed, epoch
 import hashlib
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.averaging import Averaged
 from models.checkpoint import Checkpoints, Progress, TrainingState
 from models.distributed import World, refuse_small_shares
+from models.errors import Stopped
 from models.freezing import refuse_unknown_prefixes, start_epoch
 from models.guards import SPREAD, Reading, admits, reason_to_stop, refuse_constant_outputs, refuse_divergence
 from models.loader import FrameStore
@@ -31,10 +32,6 @@ from models.tracking import RunLog
 
 PROGRESS_EVERY_S = 1.0
 Rows = NDArray[np.int64]
-
-
-class Stopped(Exception):
-    """The run was asked to stop; its checkpoint is saved."""
 
 
 def train(
@@ -51,7 +48,7 @@ def train(
 ) -> Progress:
     """Train ``model`` to the recipe's last epoch, or until it stops early, from its last checkpoint if there is one.
 
-    Raises ``Stopped`` (with a checkpoint saved) once ``must_stop`` says so, ``TrainingDiverged``, ``ConstantOutputs``.
+    Raises ``Stopped`` (all steps saved) once ``must_stop`` says so, ``TrainingDiverged``, ``ConstantOutputs``.
     """
     store = stores["train"]
     refuse_unknown_prefixes(model, recipe)
@@ -66,14 +63,13 @@ def train(
     started_s = reported_s = time.monotonic() - progress.seconds
 
     for epoch in range(progress.epoch, 0 if progress.stopped_early else recipe.epochs):
-        epoch_started_s, seen_here = time.monotonic(), 0
+        epoch_started_s, seen_before = time.monotonic(), progress.photos_seen
         start_epoch(model, recipe.frozen, epoch)
         batches = epoch_batches(store.keys, seed, epoch, recipe.batch_size)[progress.step_in_epoch :]
         parts = [split_batch(world.share(rows_B), recipe.accumulate) for rows_B in batches]
         with closing(store.stream([part_B for parts_of_batch in parts for part_B in parts_of_batch])) as photos:
             for rows_B, parts_of_batch in zip(batches, parts, strict=True):
                 if world.broadcast_flag(must_stop()):
-                    progress.seconds = time.monotonic() - started_s
                     checkpoints.save(state, progress, None)
                     raise Stopped(f"stopped at step {progress.step}")
 
@@ -95,17 +91,18 @@ def train(
                 progress.step, progress.step_in_epoch = progress.step + 1, progress.step_in_epoch + 1
                 progress.loss_sum += loss * len(rows_B)
                 progress.photos_seen += len(rows_B)
-                seen_here += len(rows_B)
-                if (now_s := time.monotonic()) - reported_s >= PROGRESS_EVERY_S:
-                    reported_s, rate = now_s, seen_here / (now_s - epoch_started_s)
+                progress.seconds = (now_s := time.monotonic()) - started_s
+                if now_s - reported_s >= PROGRESS_EVERY_S:
+                    reported_s, rate = now_s, (progress.photos_seen - seen_before) / (now_s - epoch_started_s)
                     where = {"epoch": epoch + 1, "step": progress.step, **totals}
                     log.write("progress", **where, loss=loss, lr=lr, photos_per_s=rate)
 
-        rate = seen_here / (time.monotonic() - epoch_started_s)
-        figures = {"loss": progress.loss_sum / progress.photos_seen}
+        rate = (progress.photos_seen - seen_before) / (time.monotonic() - epoch_started_s)
+        checkpoints.save(state, progress, None)  # the epoch's steps stay, whatever becomes of its validation
+        last_lr = learning_rate(recipe, progress.step - 1, len(sizes))
+        figures = {"loss": progress.loss_sum / progress.photos_seen, "lr": last_lr}
         with nullcontext() if average is None else average.apply_to(model):
-            figures |= world.broadcast(validate(recipe, system, model, stores["val"]) if world.is_first else {})
-        figures["lr"] = learning_rate(recipe, progress.step - 1, len(sizes))
+            figures |= validate_together(recipe, system, model, stores["val"], must_stop, world)
         is_best = end_epoch(recipe, progress, figures)
         progress.seconds = time.monotonic() - started_s
         spent = {"seconds": time.monotonic() - epoch_started_s, "photos_per_s": rate, **memory_figures(store.device)}
@@ -146,10 +143,27 @@ def add_gradients(
     return reading
 
 
-def validate(recipe: Recipe, system: System, model: nn.Module, store: FrameStore) -> dict[str, float]:
-    """Figures on the fixed samples of val: the loss, its terms, the system's own, and each output's spread."""
+def validate_together(
+    recipe: Recipe, system: System, model: nn.Module, store: FrameStore, must_stop: Callable[[], bool], world: World
+) -> dict[str, float]:
+    """``validate`` in the first process, for which the others wait; all have its figures, or raise ``Stopped``."""
+    found: dict[str, float] | None = None
+    with suppress(Stopped):
+        found = validate(recipe, system, model, store, must_stop) if world.is_first else None
+    if (found := world.broadcast(found)) is None:
+        raise Stopped("stopped while an epoch was validated")
+    return found
+
+
+def validate(
+    recipe: Recipe, system: System, model: nn.Module, store: FrameStore, must_stop: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
+    """Figures on the fixed samples of val: the loss, its terms, the system's own, and each output's spread.
+
+    Raises ``Stopped`` once ``must_stop`` says so.
+    """
     samples = system.samples(store.split)
-    outputs = predict(model, system, store, samples, recipe)
+    outputs = predict(model, system, store, samples, recipe, must_stop)
     tensors = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in outputs.items()}
     terms = system.losses(tensors, {name: _as_target(values) for name, values in samples.targets.items()})
     means = {
@@ -186,9 +200,12 @@ def end_epoch(recipe: Recipe, progress: Progress, figures: dict[str, float]) -> 
 
 
 def epoch_batches(keys: NDArray[np.uint64], seed: int, epoch: int, batch_size: int) -> list[Rows]:
-    """The rows of each batch: all photos once, in the order of (seed, epoch), in parts of nearly equal size."""
+    """The rows of each batch: all photos once, in the order of (seed, epoch), in parts of nearly equal size.
+
+    None has more than ``batch_size`` rows, unless one had a single row otherwise (batch normalisation).
+    """
     order = np.argsort(uniform_draws(seed, epoch, keys, 1)[:, 0], kind="stable")
-    return np.array_split(order, max(1, round(len(keys) / batch_size)))
+    return np.array_split(order, max(1, min(-(-len(keys) // batch_size), len(keys) // 2)))
 
 
 def split_batch(rows_B: Rows, accumulate: int) -> list[Rows]:

@@ -17,8 +17,9 @@ from torch import nn
 
 from models import loop
 from models.distributed import World
+from models.errors import Stopped
 from models.freezing import refuse_unknown_prefixes, start_epoch
-from models.jobs import Request, describe, open_store, write_json
+from models.jobs import Request, describe, open_stores, write_json
 from models.loader import FrameStore
 from models.optimisers import make_optimiser, set_rates
 from models.specs import Recipe
@@ -45,7 +46,7 @@ class Sweep:
 def find_lr_job(request: Request, must_stop: Callable[[], bool]) -> None:
     """Look for a rate with which ``train_job`` might begin; leaves lr_finder.json. Raises ``Stopped`` if told to."""
     learner = prepare(request)
-    store = open_store(request, learner.pack.splits["train"], learner.device)
+    store = open_stores(request, {"train": learner.pack.splits["train"]}, learner.device)["train"]
     sweep = find_lr(request.recipe, learner.system, learner.model, store, seed=request.seed, must_stop=must_stop)
     about = describe(request, learner.pack, learner.model, learner.device)
     write_json(request.run_dir / "lr_finder.json", {**asdict(sweep), **about})
@@ -67,7 +68,7 @@ def find_lr(
         start_epoch(model, recipe.frozen, 0)
         for step, (epoch, rows_B) in enumerate(planned):
             if must_stop():
-                raise loop.Stopped(f"stopped at step {step} of the search for a learning rate")
+                raise Stopped(f"stopped at step {step} of the search for a learning rate")
             torch.manual_seed(loop.step_seed(seed, step, 0))
             set_rates(optimiser, lrs[step])
             optimiser.zero_grad(set_to_none=True)

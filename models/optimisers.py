@@ -53,6 +53,18 @@ def set_rates(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["rate_factor"]
 
 
+@torch.no_grad()
+def match_memory_order(optimiser: torch.optim.Optimizer) -> None:
+    """Give each slot that has its parameter's shape the parameter's order in memory, as if it had been made of it.
+
+    Fused kernels walk over both in the order of their memory: a slot in another order would meet the wrong weights.
+    """
+    for parameter, slots in optimiser.state.items():
+        for name, slot in slots.items():
+            if isinstance(slot, torch.Tensor) and slot.shape == parameter.shape:
+                slots[name] = torch.empty_like(parameter, dtype=slot.dtype).copy_(slot)
+
+
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The rate of one step (the first is 0) of a run over all of the recipe's epochs."""
     factor = rate_factor(recipe.schedule, step, steps_per_epoch, steps_per_epoch * recipe.epochs)

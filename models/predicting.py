@@ -15,7 +15,7 @@ from torch import nn
 from models import disk
 from models.checkpoint import Checkpoints, RunIdentity, identity_of
 from models.errors import CheckpointMismatch, ConfigError
-from models.jobs import Request, choose_device, open_store
+from models.jobs import Request, choose_device, open_stores
 from models.loader import open_pack
 from models.networks import build_model, system_of
 from models.predictions import predict
@@ -25,12 +25,13 @@ PHOTOS = "photos"  # the only split of a pack that is to be predicted
 
 
 def predict_job(request: Request, must_stop: Callable[[], bool]) -> None:
-    """Answer for every photo of the pack; leaves answers.parquet."""
+    """Answer for every photo of the pack; leaves answers.parquet. Raises ``Stopped`` once ``must_stop`` says so."""
     device = choose_device(request.device)
     system, model, trained = load_trained(request, device)
-    split = open_pack(request.pack_dir, request.recipe.pack, [PHOTOS]).splits[PHOTOS]
+    splits = open_pack(request.pack_dir, request.recipe.pack, [PHOTOS]).splits
+    split, store = splits[PHOTOS], open_stores(request, splits, device)[PHOTOS]
     samples = system.as_given(split)
-    outputs = predict(model, system, open_store(request, split, device), samples, request.recipe)
+    outputs = predict(model, system, store, samples, request.recipe, must_stop)
     rows = system.answers(outputs, samples, split, decisions_of(trained))
     with disk.noticing_a_full_disk(request.run_dir):
         pq.write_table(rows, request.run_dir / ".answers", compression="zstd")

@@ -1,8 +1,9 @@
 """Weights that a run starts from, out of files that somebody has: nothing is ever downloaded.
 
 A file is one of ours (safetensors: a checkpoint's weights) or one of torchvision's for its ResNets and MobileNetV2
-(``.pth``, read with ``weights_only``; or the same as safetensors). Tensors are taken where name and shape agree; the
-last layer of a file with another number of classes is thus left out, and so are the halves that a network lacks.
+(``.pth``, read with ``weights_only``; or the same as safetensors). Tensors are taken where name and shape agree, a
+head only as a whole; so the last layer of a file with another number of classes is left out, and so are the halves that
+a network lacks.
 """
 
 import logging
@@ -23,6 +24,7 @@ from models.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+HEAD = "head."  # of every network; taken whole or not at all
 WRAPPERS = ("state_dict", "model", "model_state_dict")  # under which training scripts keep the weights in a .pth file
 NAMED = 5  # tensors left out that a message names
 SHOWN = 120  # characters of what a reader of files complained of
@@ -47,6 +49,10 @@ def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
         fitting = [each for each in _places(model, name) if each in wanted and wanted[each].shape == tensor.shape]
         taken |= dict.fromkeys(fitting, tensor)
         left_out += [] if fitting else [name]
+    if not all(name in taken for name in wanted if name.startswith(HEAD)):
+        # Upper layers of a head whose first one is another would read features that they have never seen.
+        left_out += [name for name in taken if name.startswith(HEAD)]
+        taken = {name: tensor for name, tensor in taken.items() if not name.startswith(HEAD)}
     if not any(tensor.ndim > 1 for tensor in taken.values()):  # counters of batch normalisation fit everywhere
         message = f"{path} holds no tensor that fits {type(model).__name__}: give weights of the same network"
         raise ConfigError(message, path=str(path))

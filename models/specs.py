@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,10 @@ SystemSpec = CropSpec | CategorySpec
 
 @dataclass(frozen=True)
 class OptimiserSpec:
-    """``rate_factors``: (prefix of parameter names, factor of the learning rate); the first prefix that fits counts."""
+    """``rate_factors``: (prefix of parameter names, factor of the learning rate); the first prefix that fits counts.
+
+    A factor of 0 stops learning but not the statistics of normalisation; ``Recipe.frozen`` stops both.
+    """
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"]
     lr: float
@@ -107,24 +111,80 @@ class Recipe:
 
 
 def _check(recipe: Recipe) -> None:
-    """Raise ``ConfigError`` for values that no run could use."""
-    pack, schedule = recipe.pack, recipe.schedule
-    claims = {
+    """Raise ``ConfigError`` for values that no run could use; numbers that are not finite first: they compare oddly."""
+    pack = recipe.pack
+    claims = {f"{path} must be a finite number": False for path in _not_finite(recipe.as_dict())}
+    claims = claims or {
+        **_running_claims(recipe),
+        **_pack_claims(pack),
+        **_optimiser_claims(recipe.optimiser),
+        **_schedule_claims(recipe.schedule),
+        **recipe.system.claims(pack.frame_width, pack.detail_width),
+    }
+    for claim, holds in claims.items():
+        if not holds:
+            raise ConfigError(f"recipe {recipe.name!r}: {claim}", recipe=recipe.name)
+
+
+def _not_finite(value: Any, path: str = "") -> list[str]:
+    """Where in nested JSON values infinite numbers, or such that are none, are."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [found for key, each in items for found in _not_finite(each, f"{path}.{key}" if path else str(key))]
+    return [path] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def _running_claims(recipe: Recipe) -> dict[str, bool]:
+    stopping, spike_factor = recipe.early_stopping, recipe.guards.spike_factor
+    return {
         "batch_size / accumulate must be at least 2 (batch normalisation)": (
             recipe.accumulate >= 1 and recipe.batch_size >= 2 * recipe.accumulate
         ),
         "epochs must be at least 1": recipe.epochs >= 1,
         "keep_best must be at least 1": recipe.keep_best >= 1,
         "ema_decay must lie in (0, 1), or be null": recipe.ema_decay is None or 0 < recipe.ema_decay < 1,
-        "pack.pad_beyond must be at least 1, or null": (pack.pad_beyond or 1) >= 1,
+        "frozen.until_epoch must be at least 1, or null": all(
+            each.until_epoch is None or each.until_epoch >= 1 for each in recipe.frozen
+        ),
+        "early_stopping.patience_epochs must be at least 1": stopping is None or stopping.patience_epochs >= 1,
+        "early_stopping.min_delta must be at least 0": stopping is None or stopping.min_delta >= 0,
+        "guards.constant_outputs_after_epoch must be at least 0": recipe.guards.constant_outputs_after_epoch >= 0,
+        "guards.spike_factor must be above 1, or null": spike_factor is None or spike_factor > 1,
+        "seeds must name at least one, and none below 0": min(recipe.seeds, default=-1) >= 0,
+    }
+
+
+def _pack_claims(pack: PackSpec) -> dict[str, bool]:
+    least_px = 8
+    detail_px = [side for side in (pack.detail_height, pack.detail_width) if side is not None]
+    return {
+        "pack.pad_beyond must be at least 1, or null": pack.pad_beyond is None or pack.pad_beyond >= 1,
         "pack.detail_height and pack.detail_width must both be set, or both be null": (
             (pack.detail_height is None) == (pack.detail_width is None)
         ),
-        "optimiser.lr must be positive": recipe.optimiser.lr > 0,
-        "schedule.warmup_fraction must lie in [0, 1)": 0 <= schedule.warmup_fraction < 1,
-        "schedule.step_epochs must be at least 1": schedule.step_epochs >= 1,
-        **recipe.system.claims(pack.frame_width, pack.detail_width),
+        f"pack.frame_height and pack.frame_width must be at least {least_px} px": (
+            min(pack.frame_height, pack.frame_width) >= least_px
+        ),
+        f"pack.detail_height and pack.detail_width must be at least {least_px} px, or null": (
+            min(detail_px, default=least_px) >= least_px
+        ),
     }
-    for claim, holds in claims.items():
-        if not holds:
-            raise ConfigError(f"recipe {recipe.name!r}: {claim}", recipe=recipe.name)
+
+
+def _optimiser_claims(optimiser: OptimiserSpec) -> dict[str, bool]:
+    most = optimiser.max_gradient_norm
+    return {
+        "optimiser.lr must be positive": optimiser.lr > 0,
+        "optimiser.weight_decay must be at least 0": optimiser.weight_decay >= 0,
+        "optimiser.momentum must lie in [0, 1)": 0 <= optimiser.momentum < 1,
+        "optimiser.max_gradient_norm must be positive, or null": most is None or most > 0,
+        "optimiser.rate_factors must be at least 0": all(factor >= 0 for _, factor in optimiser.rate_factors),
+    }
+
+
+def _schedule_claims(schedule: ScheduleSpec) -> dict[str, bool]:
+    return {
+        "schedule.warmup_fraction must lie in [0, 1)": 0 <= schedule.warmup_fraction < 1,
+        "schedule.decay must lie in (0, 1]": 0 < schedule.decay <= 1,
+        "schedule.step_epochs must be at least 1": schedule.step_epochs >= 1,
+    }

@@ -22,7 +22,8 @@ from models.jobs import (
     is_out_of_memory,
     learnt_classes,
     open_splits,
-    open_store,
+    open_stores,
+    refuse_unknown_test_labels,
     write_json,
 )  # fmt: skip
 from models.loader import FrameStore, Pack, PhotoBatch
@@ -53,6 +54,7 @@ def prepare(request: Request) -> Learner:
     recipe, device = request.recipe, choose_device(request.device, request.world)
     pack = open_splits(request, "train", "val")
     classes = learnt_classes(recipe, pack)
+    refuse_unknown_test_labels(request, classes)
     system = system_of(recipe, classes)
     model = build_model(system, request.seed, device)
     starts = start_from(model, request.start_from)
@@ -92,7 +94,7 @@ def _train(
     recipe, device = request.recipe, learner.device
     stores: Mapping[str, FrameStore] = {}
     try:
-        stores = {name: open_store(request, split, device) for name, split in learner.pack.splits.items()}
+        stores = open_stores(request, learner.pack.splits, device)
         keywords: dict[str, Any] = {"seed": request.seed, "world": request.world, "must_stop": must_stop}
         return train(recipe, learner.system, learner.model, stores, checkpoints, log, **keywords)
     except (RuntimeError, MemoryError) as error:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import time
 import uuid
@@ -10,10 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.errors import DiskFull, RootNotWritable
+from storage.errors import ConfigError, DiskFull, RootNotWritable
 from storage.settings import settings
 
 DRAFTS_FOR_S = 86400.0  # nobody writes one file for longer
+RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")  # ours are 16 hexadecimal digits
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 
 
@@ -62,7 +64,12 @@ class Layout:
         return self.root / "packs" / digest
 
     def run(self, run_id: str) -> Path:
-        """Folder of one training run."""
+        """Folder of one training run; raises ConfigError for what cannot be the id of one, such as a path."""
+        if not RUN_ID.fullmatch(run_id):
+            raise ConfigError(
+                f"{run_id[:80]!r} is no id of a run: it takes 1 to 64 letters, digits, - and _, as the folders below "
+                f"{str(self.root / 'runs')!r} are named"
+            )
         return self.root / "runs" / run_id
 
     def comparison(self, digest: str) -> Path:

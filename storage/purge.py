@@ -1,9 +1,13 @@
 """Deleting what is left of removed photos: bytes, outputs of stages, packs, exports, predictions, rows of ledgers.
 
+What a model said of a person's own photos has names that the person gave: it is told by the bytes alone, and goes as a
+whole.
+
 Everything follows from the removals and from what lies below the root, never from the memory of a run: whoever is
 interrupted begins again. The ledgers are last, because they say whose a photo is and which bytes it has.
 """
 
+import json
 import logging
 import shutil
 import time
@@ -12,22 +16,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage import group_names, manifest, removals
-from storage.layout import Layout, replacing
+from storage.layout import Layout, replacing, write_bytes
 from storage.removals import COLUMNS, Blocked
 
 LOG = logging.getLogger(__name__)
 REMOVED, REMOVAL = "removed", "removal"  # reason and stage of a published row of which nothing but its key is left
 READ = (*COLUMNS, "blob", "download_reason", "reason_stage", "group_id")
-WITH_ROWS = (
-    "stages/*/*.parquet", "runs/*/predictions.parquet", "runs/*/scores.parquet", "packs/*/*.parquet",
+WITH_ROWS = (  # of JSON: the samples whose pictures it keeps
+    "stages/*/*.parquet", "runs/*/predictions.parquet", "runs/*/scores.parquet", "runs/*/evaluation.json",
+    "packs/*/*.parquet",
     "datasets/*/snapshots/[0-9]*/*.parquet", "datasets/*/ledger/*/*.parquet", "exports/**/photos.parquet",
 )  # fmt: skip
+OWN_PHOTOS = "predictions/[!.]*/predictions.parquet"
+KEYS = ("source", "photo_id")
 OWNED = ("source", "owner_id")
 IMPLIED = "its owner or its bytes were removed"
 _DOOMED = ".removed"  # an export on its way out: nobody reads or writes it under this name
@@ -113,7 +121,7 @@ def _files(layout: Layout, patterns: tuple[str, ...] = WITH_ROWS) -> Iterator[tu
             continue
         try:
             rows = _read(path)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:  # deleted meanwhile, or damaged
+        except (FileNotFoundError, pa.ArrowInvalid, ValueError) as error:  # deleted meanwhile, or damaged
             LOG.warning("not looked at for removed photos: %s (%s)", path, error)
             continue
         if rows is not None:
@@ -122,6 +130,10 @@ def _files(layout: Layout, patterns: tuple[str, ...] = WITH_ROWS) -> Iterator[tu
 
 def _read(path: Path) -> pa.Table | None:
     """The columns READ of a file; None if it has no photos."""
+    if path.suffix == ".json":
+        samples = [sample for each in _pictured(json.loads(path.read_bytes())) for sample in each]
+        keys = [{name: str(sample[name]) for name in KEYS} for sample in samples]
+        return pa.Table.from_pylist(keys, schema=pa.schema(dict.fromkeys(KEYS, pa.string()))) if keys else None
     names = pq.read_schema(path).names
     if not {"source", "photo_id"} <= set(names):
         return None
@@ -129,6 +141,18 @@ def _read(path: Path) -> pa.Table | None:
     if "reason_stage" in names:
         rows = rows.filter(pc.not_equal(pc.coalesce(rows["reason_stage"], pa.scalar("")), REMOVAL))
     return rows
+
+
+def _pictured(evaluation: Any) -> Iterator[list[dict[str, Any]]]:
+    """The lists of samples that an evaluation.json keeps for pictures, each of a photo that it names."""
+    pictures = evaluation.get("pictures") if isinstance(evaluation, dict) else None
+    for each in pictures.values() if isinstance(pictures, dict) else ():
+        if (
+            isinstance(each, list)
+            and each
+            and all(isinstance(sample, dict) and sample.keys() >= {*KEYS} for sample in each)
+        ):
+            yield each
 
 
 def delete_blobs(layout: Layout, left: Remains) -> int:
@@ -187,6 +211,42 @@ def delete_exports(layout: Layout, left: Remains) -> int:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             shutil.rmtree(doomed)  # and its keys last: whoever is interrupted finds it again
     return len(folders)
+
+
+def predictions(layout: Layout, left: Remains) -> list[Path]:
+    """The folders of what a model said of a person's own photos, among which were bytes that are removed, or those of a
+    photo that is, whoever else may have them."""
+    blocked, digests, found = removals.blocked(layout), pa.array(sorted(left.digests), pa.string()), []
+    for path in sorted(layout.root.glob(OWN_PHOTOS)) if blocked else ():
+        try:
+            has_bytes = "sha256" in pq.read_schema(path).names
+            rows = pq.read_table(path, columns=["sha256"], partitioning=None) if has_bytes else None
+        except (FileNotFoundError, pa.ArrowInvalid) as error:  # deleted meanwhile, or damaged
+            LOG.warning("not looked at for removed photos: %s (%s)", path, error)
+            continue
+        if rows is not None and pc.any(pc.or_(blocked.mask(rows), pc.is_in(rows["sha256"], digests))).as_py():
+            found.append(path.parent)
+    return found
+
+
+def delete_predictions(layout: Layout, left: Remains) -> int:
+    """Delete these folders: table, pictures and page; how many."""
+    folders = predictions(layout, left)
+    for folder in folders:
+        for path in [path for path in folder.iterdir() if path.name != "predictions.parquet"]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(folder)  # and its digests last: whoever is interrupted finds it again
+    return len(folders)
+
+
+def forget_samples(layout: Layout, paths: list[Path]) -> None:
+    """Leave the samples of removed photos out of files evaluation.json."""
+    blocked = removals.blocked(layout)
+    for path in paths:
+        evaluation = json.loads(path.read_bytes())
+        for each in _pictured(evaluation):
+            each[:] = [sample for sample in each if not blocked.is_blocked(*(str(sample[name]) for name in KEYS))]
+        write_bytes(path, (json.dumps(evaluation, indent=2) + "\n").encode())
 
 
 def rewrite(layout: Layout, paths: list[Path], stage: str) -> None:

@@ -82,7 +82,7 @@ CODE: dict[str, Code] = {
     "pack": Code(("tasks.pack", "tasks.pictures.odd_pictures", "models.frames", *_PICTURES), _DECODERS),
     "train": Code(("models",), ("torch", "torchvision", "numpy")),
     "evaluate": Code(("models",), ("torch", "torchvision", "torchmetrics", "numpy")),
-    "export-model": Code(("models",), ("torch", "torchvision")),
+    "export-model": Code(("models", "tasks.model_export"), ("torch", "torchvision")),
     "predict": Code(
         ("models", "tasks.predict", "tasks.pack", "tasks.pages", "tasks.pictures", "tasks.fitting",
          "tasks.sources.imports.files", "tasks.verdicts"),

@@ -5,6 +5,9 @@ picture is a duplicate of equal bytes only. Of each group one photo is kept: one
 was published before, then the one with most pixels, then a camera's own file before a developed or edited one, then the
 earliest by key. If its owner has too many, the next of the group whose owner has room stands in for it.
 
+What was published and is filtered out since stands for nothing, but holds its picture's place: a copy that comes later
+is of its group, and so of its split.
+
 Source: ``tests/bench/duplicates.py``, which measures what is found again and what is confused.
 """
 
@@ -57,18 +60,18 @@ def groups(photos: Photos, max_distance_bits: int) -> Indices:
     return forest.roots(np.arange(len(photos)))
 
 
-def flags(table: pa.Table) -> tuple[Mask, Mask]:
-    """Of each photo whether a person wants it kept, and whether it was published before."""
+def flags(table: pa.Table) -> tuple[Mask, Mask, Mask]:
+    """Of each photo whether a person wants it kept, whether it was published before, and whether it is filtered out."""
     is_kept = pc.fill_null(pc.equal(table["decision"], "keep"), False)
-    return is_kept.to_numpy(), table["was_published"].to_numpy()
+    return is_kept.to_numpy(), table["was_published"].to_numpy(), table["is_filtered"].to_numpy()
 
 
 def preferred(table: pa.Table, roots: Indices) -> Indices:
     """All photos, one group after the other, in the order in which they may stand for it. ``table`` is by key."""
-    is_kept, was_published = flags(table)
+    is_kept, was_published, is_filtered = flags(table)
     pixels = pc.multiply(table["long_px"].cast(pa.int64()), table["short_px"].cast(pa.int64())).to_numpy()
     tiers = pc.fill_null(pc.index_in(table["edit_tier"], pa.array(TIERS)), len(TIERS)).to_numpy()
-    return np.lexsort((np.arange(len(roots)), tiers, -pixels, ~was_published, ~is_kept, roots))
+    return np.lexsort((np.arange(len(roots)), tiers, -pixels, ~was_published, ~is_kept, is_filtered, roots))
 
 
 def representatives(order: Indices, roots: Indices, is_beyond: Mask) -> Indices:
@@ -82,14 +85,15 @@ def representatives(order: Indices, roots: Indices, is_beyond: Mask) -> Indices:
 
 
 def elect(table: pa.Table, roots: Indices, max_per_owner: int | None) -> tuple[Indices, Mask]:
-    """For each photo the one that stands for its group, and which photos are beyond the limit of their owner.
+    """For each photo the one that stands for its group, and which photos are beyond the limit of their owner; what is
+    filtered out is beyond any.
 
     Each group offers its first photo, each owner keeps the first of those offered, and a group that was turned down
     offers its next, until none is: deferred acceptance, whose outcome no order of the offers changes.
     """
     order, places = preferred(table, roots), np.arange(len(roots))
-    is_kept, _ = flags(table)
-    is_beyond = np.zeros(len(roots), np.bool_)
+    is_kept, _, is_filtered = flags(table)
+    is_beyond = is_filtered.copy()
     best = representatives(order, roots, is_beyond)
     if max_per_owner is None:
         return best, is_beyond
@@ -128,7 +132,7 @@ def queued(table: pa.Table) -> tuple[Indices, Indices]:
 
     Those that a person wants kept come first, then those that were published, then any by a hash of the key.
     """
-    is_kept, _ = flags(table)
+    is_kept, _, _ = flags(table)
     columns = table.select(["source", "photo_id", "owner_id", "was_published"])
     columns = columns.append_column("place", pa.array(np.arange(table.num_rows)))
     with duckdb.connect() as database:
@@ -141,8 +145,8 @@ def queued(table: pa.Table) -> tuple[Indices, Indices]:
 
 
 def dedup_rows(table: pa.Table, photos: Photos, rules: DedupRules) -> pa.Table:
-    """The dedup columns of each photo of ``table``, in the same order. It has the columns of ``taking_part``, and
-    was_published.
+    """The dedup columns of each photo of ``table`` (columns of ``taking_part``), in the same order; none of photos that
+    are filtered out, but of copies of those that are not.
     """
     size = table.num_rows
     best, is_beyond = elect(table, groups(photos, rules.max_distance_bits), rules.max_per_owner)
@@ -162,22 +166,24 @@ def dedup_rows(table: pa.Table, photos: Photos, rules: DedupRules) -> pa.Table:
         "distance_bits": pa.array(bits, mask=~is_member),
         "dedup_reason": pa.array(["duplicate", "owner_limit"]).take(pa.array(reasons - 1, mask=reasons == 0)),
     }  # fmt: skip
-    return pa.table(columns, schema=SCHEMAS["dedup"])
+    return pa.table(columns, schema=SCHEMAS["dedup"]).filter(pa.array(~flags(table)[2][best]))
 
 
 _TAKING_PART = """
     SELECT source, photo_id, sha256, long_px, short_px, edit_tier, phash_orientations, phash_probes,
-           coalesce(owner_id, '') AS owner_id, decision
-    FROM measured JOIN judged USING (source, photo_id)
-        LEFT JOIN owners USING (source, photo_id) LEFT JOIN decided USING (source, photo_id)
-    WHERE measure_reason IS NULL AND filter_reason IS NULL
+           coalesce(owner_id, '') AS owner_id, CASE WHEN filter_reason IS NULL THEN decision END AS decision,
+           given.photo_id IS NOT NULL AS was_published, filter_reason IS NOT NULL AS is_filtered
+    FROM measured JOIN judged USING (source, photo_id) LEFT JOIN owners USING (source, photo_id)
+        LEFT JOIN decided USING (source, photo_id) LEFT JOIN given USING (source, photo_id)
+    WHERE measure_reason IS NULL AND (filter_reason IS NULL OR given.photo_id IS NOT NULL)
     ORDER BY source, photo_id
 """
 _THUMBNAILS = "SELECT place, thumbnail FROM measured JOIN chosen USING (source, photo_id)"
 
 
 def taking_part(database: duckdb.DuckDBPyConnection) -> tuple[pa.Table, npt.NDArray[np.uint8]]:
-    """The rows that measure and filter keep, by photo key, with owner (or empty) and decision; their thumbnails.
+    """The rows that measure keeps, and filter or a version before, by photo key, with owner (or empty) and decision;
+    their thumbnails.
 
     The thumbnails (row x bytes) come in pieces and go straight to their places: sorted with the rest they would take
     twice the memory.
@@ -194,25 +200,20 @@ def taking_part(database: duckdb.DuckDBPyConnection) -> tuple[pa.Table, npt.NDAr
     return table, thumbnails
 
 
-_PUBLISHED = """
-    SELECT given.photo_id IS NOT NULL AS was_published FROM chosen LEFT JOIN given USING (source, photo_id)
-    ORDER BY place
-"""
-
-
 @task(**caching.stage("dedup"))
 def dedup(
     measured: list[ManifestRef], filtered: ManifestRef, owners: ManifestRef, decided: ManifestRef, given: ManifestRef,
     rules: DedupRules,
 ) -> ManifestRef:  # fmt: skip
-    """Duplicate groups and reasons for every photo that measure and filter keep. ``given``: published before."""
+    """Duplicate groups and reasons for every photo that measure and filter keep, and for those in ``given``, published
+    before, that are copies of one.
+    """
     where = layout()
     with streaming.database(
         where, measured=measured, judged=filtered, owners=owners, decided=decided, given=given
     ) as database:
         table, thumbnails = taking_part(database)
-        was_published = database.sql(_PUBLISHED).to_arrow_table()["was_published"]
-    rows = dedup_rows(table.append_column("was_published", was_published), photos_of(table, thumbnails), rules)
+    rows = dedup_rows(table, photos_of(table, thumbnails), rules)
     counts = Counter(reason or "kept" for reason in rows["dedup_reason"].to_pylist())
     LOG.info("dedup: %s", " ".join(f"{reason}={count}" for reason, count in sorted(counts.items())))
     return manifest.write(where, "dedup", rows)

@@ -1,7 +1,8 @@
 """What photos are called when training: what their query says, or their tags, with a person's relabelling on top.
 
 A photo's labels stand in the order of its tags, each once; the first is the dominant one, ``label``. A label that a
-person gave counts among the photos of a label, and is never dropped as rare.
+person gave counts among the photos of a label, and is never dropped as rare. A picture whose photo has no label is
+called what its copies are called, which dedup left out for it.
 
 Source: a report on predicting hashtags (97 tags over 62 lemmas to 24 labels), whose lemmatiser took vegan for
 vegetarian; hence the exceptions of ``tasks.vocabulary``, and an account of what merged and what was lost.
@@ -28,7 +29,7 @@ from tasks import caching
 from tasks.vocabulary import OPEN, LabelMap, Vocabulary, Word, load
 
 LOG = logging.getLogger(__name__)
-KEPT_BY = ["source", "photo_id", "dedup_reason"]  # the columns of "dedup" that matter here
+KEPT_BY = ["source", "photo_id", "duplicate_of", "dedup_reason"]  # the columns of "dedup" that matter here
 
 
 class LabelRules(BaseModel):
@@ -82,24 +83,36 @@ _SAID = """
     where raw is not null group by all
 """
 _QUERIED = "select source, photo_id, label as raw, 1 as place from tagged where label <> ''"
+# A photo without labels of its own borrows those of its copies, unless a person said that it has none.
 _OFFERED = """
-    select source, photo_id, label, min(place) as place, false as by_hand
-    from said join words using (raw) anti join relabelled using (source, photo_id)
-    where label is not null group by source, photo_id, label
-    union all select source, photo_id, label, place, true
-    from (select source, photo_id, unnest(labels) as label, generate_subscripts(labels, 1) as place from relabelled)
-    semi join tagged using (source, photo_id)
+    with own as (
+        select source, photo_id, label, min(place) as place, false as by_hand
+        from said join words using (raw) anti join relabelled using (source, photo_id)
+        where label is not null group by source, photo_id, label
+        union all select source, photo_id, label, place, true
+        from (select source, photo_id, unnest(labels) as label, generate_subscripts(labels, 1) as place from relabelled)
+        semi join tagged using (source, photo_id)),
+    copies as (select source, photo_id, duplicate_of from deduped where duplicate_of is not null),
+    pictures as (
+        select source, photo_id, source || '/' || photo_id as duplicate_of
+        from deduped anti join relabelled using (source, photo_id))
+    select *, false as is_borrowed from own
+    union all select pictures.source, pictures.photo_id, label, min(place), bool_or(by_hand), true
+    from own join copies using (source, photo_id) join pictures using (duplicate_of) group by all
 """
-_FOUND = """
+_NEEDED = "qualify is_borrowed = bool_and(is_borrowed) over (partition by source, photo_id)"
+_FOUND = f"""
+    with needed as (select * from offered {_NEEDED})
     select label, count(*) filter (dedup_reason is null and kept) as photos, count(*) as found
-    from offered left join (select source, photo_id, dedup_reason, true as kept from deduped) using (source, photo_id)
+    from needed left join (select source, photo_id, dedup_reason, true as kept from deduped) using (source, photo_id)
     group by label
 """
-_LABELLED = """
-    with chosen as (
-        select source, photo_id, list(label order by place) as labels
-        from offered join found using (label)
-        where by_hand or photos >= $least or $least = 1 group by source, photo_id)
+_LABELLED = f"""
+    with often as (
+        select offered.* from offered join found using (label)
+        where by_hand or photos >= $least or $least = 1 {_NEEDED}),
+    chosen as (
+        select source, photo_id, list(label order by place, label) as labels from often group by source, photo_id)
     select source, photo_id, labels[1] as label, coalesce(labels, []) as labels,
            case when $require and labels is null and decision is distinct from 'keep' then 'no_label'
                 end as labels_reason

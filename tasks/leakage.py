@@ -56,7 +56,7 @@ _KEPT = """
          left join owners using (source, photo_id) left join labels using (source, photo_id)
     where split is not null order by source, photo_id
 """
-# What taking_part() of dedup asks for: these photos, none of them by hand.
+# What taking_part() of dedup asks for: these photos, none of them by hand and none for having been published.
 _JUDGED = """
     create view judged as select source, photo_id, null as filter_reason from splits where split is not null
 """
@@ -160,7 +160,8 @@ def audit_splits(
     ) as db:
         kept = db.sql(_KEPT).to_arrow_table()
         db.execute(_JUDGED)
-        db.register("decided", SCHEMAS["decided"].empty_table())
+        for none in ("decided", "given"):
+            db.register(none, SCHEMAS[none].empty_table())
         photos = photos_of(*taking_part(db))
     found = proof(kept, photos, dedup, rules) | {"bridges_splits": splits.rows - kept.num_rows}
     page = json.dumps(found, indent=1, ensure_ascii=False).encode()

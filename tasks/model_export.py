@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from importlib import metadata
 
 from prefect import task
 
@@ -14,6 +15,7 @@ from tasks import caching
 from tasks.fitting import run_fit
 
 LOG = logging.getLogger(__name__)
+ONNX = ("onnx", "onnxscript", "onnxruntime")  # which may be absent, and then there is no model.onnx
 FILES = ("model.pt2", "model.onnx", "weights.safetensors", "export.json", "README.md")
 
 
@@ -25,9 +27,24 @@ class ExportedModel(Record):
     left_out: str | None = None
 
 
+def onnx_versions() -> str:
+    """The packages that make and check model.onnx, with their versions: another one makes another export."""
+    return ", ".join(f"{package} {_version(package)}" for package in ONNX)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
 @task(**caching.stage("export-model", retries=0))
-def export_run(run_id: str, weights: FileRef, recipe: dict[str, object]) -> ExportedModel:
-    """Export the best weights of a run into the folder ``model`` of the run."""
+def export_run(run_id: str, weights: FileRef, recipe: dict[str, object], onnx: str) -> ExportedModel:
+    """Export the best weights of a run into the folder ``model`` of the run.
+
+    ``onnx``: what ``onnx_versions`` says, so that an export is made again where it can be made better.
+    """
     where = layout()
     run_dir = where.run(run_id)
     folder = run_dir / "model"
@@ -44,6 +61,6 @@ def export_run(run_id: str, weights: FileRef, recipe: dict[str, object]) -> Expo
         shutil.rmtree(folder, ignore_errors=True)  # an earlier export, or what is left of one
         os.rename(draft, folder)
     about = json.loads((folder / "export.json").read_bytes())
-    LOG.info("exported run %s: %s", run_id, ", ".join(sorted(path.name for path in folder.iterdir())))
+    LOG.info("exported run %s with %s: %s", run_id, onnx, ", ".join(sorted(path.name for path in folder.iterdir())))
     files = [manifest.file_ref(where, folder / name) for name in FILES if (folder / name).exists()]
     return ExportedModel(run_id=run_id, files=files, left_out=about["left_out"])

@@ -35,7 +35,7 @@ from prefect import task
 
 from models.frames import PackSpec, Picture
 from storage import blobs, manifest, removals
-from storage.layout import Layout, filling, layout
+from storage.layout import Layout, filling, layout, replacing, write_bytes
 from storage.records import SPLITS, ManifestRef, PackRef
 from tasks import caching
 from tasks.errors import DarkroomError, DiskFull, TooFewPhotos
@@ -165,13 +165,22 @@ def _is_ours(lock: int, draft: Path) -> bool:
 
 @contextmanager
 def undone(draft: Path) -> Iterator[None]:
-    """Whatever the block writes is deleted if it fails, though not if it is killed; raises DiskFull for a full disk."""
+    """Whatever the block writes is deleted if it fails, though not if it is killed; raises DiskFull for a full disk.
+
+    A draft with whole photos outlives a disk that is full or does not answer: the next try goes on behind them.
+    """
     try:
         with filling(draft):
             yield
-    except (DarkroomError, OSError):
-        shutil.rmtree(draft, ignore_errors=True)
+    except (DarkroomError, OSError) as error:
+        is_of_use = isinstance(error, DiskFull | OSError) and any(map(_has_bytes, draft.glob("*.sha256")))
+        if not is_of_use:
+            shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _has_bytes(file: Path) -> bool:
+    return file.stat().st_size > 0
 
 
 def write_pack(where: Layout, draft: Path, rows: pa.Table, spec: PackSpec) -> None:
@@ -188,10 +197,12 @@ def write_pack(where: Layout, draft: Path, rows: pa.Table, spec: PackSpec) -> No
 
 
 def write_card(draft: Path, spec: PackSpec, parts: Sequence["Part"]) -> None:
-    """Write pack.json, which makes a folder of filled ``parts`` a pack."""
+    """Write pack.json, which makes a folder of filled ``parts`` a pack, and take away what only a draft needs."""
     entries = {part.split: part.end() for part in parts}
     card = {"version": VERSION, **asdict(spec), "splits": entries}
-    (draft / "pack.json").write_text(json.dumps(card, indent=1) + "\n")
+    write_bytes(draft / "pack.json", (json.dumps(card, indent=1) + "\n").encode())
+    for part in parts:
+        part.digests.unlink()  # now, and not before: without them the next try would decode everything again
 
 
 def check_space(folder: Path, needed_bytes: int, what: str) -> None:
@@ -222,7 +233,7 @@ class Part:
 
     @property
     def digests(self) -> Path:
-        """Those of the frames of each photo, one after another; gone once the part is whole."""
+        """Those of the frames of each photo, one after another; gone once the pack is whole."""
         return self.draft / f"{self.split}.sha256"
 
     @property
@@ -238,7 +249,8 @@ class Part:
         for name, values in columns:
             table = table.append_column(name, values)
         path = self.draft / f"{self.split}.parquet"
-        pq.write_table(table, path)
+        with replacing(path) as part:  # what stands there says whose the frames are, also if the disk is full
+            pq.write_table(table, part)
         return path
 
     def fill(self, draw: Draw) -> None:
@@ -281,7 +293,6 @@ class Part:
         each = [noted[start : start + DIGEST_BYTES] for start in range(0, len(noted), DIGEST_BYTES)]
         columns = [pa.array(each[number :: len(self.arrays)], pa.binary()) for number in range(len(self.arrays))]
         rows = self.write_rows(*zip(("frame_sha256", "detail_sha256"), columns, strict=False))
-        self.digests.unlink()
         names = [path.name for path, _ in self.arrays]
         return {
             "photos": self.rows.num_rows, "frames": names[0], "details": names[1] if len(names) > 1 else None,

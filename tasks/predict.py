@@ -3,6 +3,7 @@
 The photos stay where they are: nothing of them enters a dataset. A photo that cannot be read is a row with a reason.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -46,6 +47,7 @@ SOURCE = "files"
 QUARTER_TURN = 8  # EXIF: a portrait photo on its side, as a dataset of landscapes has it
 LONG_PX = 960  # of a photo as it is drawn
 SHOWN = 300  # photos on the page; the folder has a picture of each
+UNREADABLE = (OSError, ValueError, imaging.BadImage)
 RECTANGLES = ("pred_", "closed_")
 
 
@@ -102,6 +104,7 @@ class Reader:
 
     def __init__(self, folder: Path, files: Sequence[PhotoFile], spec: PackSpec) -> None:
         self.paths, self.spec = {file.photo_id: str(folder / file.name) for file in files}, spec
+        self.sha256s = {file.photo_id: file.sha256 for file in files}
         self.reasons: dict[str, str] = {}
         self.turns: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -112,21 +115,26 @@ class Reader:
         try:
             data, net_op, turn = self.opened(photo)
             found = frames(data, net_op, self.spec)
-        except (OSError, ValueError) as error:
-            found, reason, turn = self.black(), f"unreadable: {error}", 1
-        except imaging.BadImage as error:
-            found, reason, turn = self.black(), error.reason, 1
-        else:
-            reason = ""
+        except UNREADABLE as error:
+            found, turn = self.black(), 1
+            self.refuse(photo, error)
         with self._lock:
             self.turns[photo] = turn
-            if reason:
-                self.reasons[photo] = reason
         return found
 
+    def refuse(self, photo: str, error: Exception) -> None:
+        """Keep why a photo could not be read, or its answer not be drawn."""
+        with self._lock:
+            self.reasons[photo] = error.reason if isinstance(error, imaging.BadImage) else f"unreadable: {error}"
+
     def opened(self, photo: str) -> tuple[bytes, int, int]:
-        """The bytes of a photo, the orientation to decode it in, and the turn that this has beyond its own EXIF one."""
+        """The bytes of a photo, the orientation to decode it in, and the turn that this has beyond its own EXIF one.
+
+        Raises ValueError for other bytes than those that were listed: answers are kept and removed by their digests.
+        """
         data = read_plain(self.paths[photo], web.LIMITS.body_bytes)
+        if hashlib.sha256(data).hexdigest() != self.sha256s[photo]:
+            raise ValueError("it changed since it was listed")
         width, height = imaging.stored_size(data)
         orientation = facts(blocks_of(data)).orientation or 1
         width, height = imaging.upright_size(width, height, orientation)
@@ -175,12 +183,14 @@ def own_orientation(table: pa.Table, turns: dict[str, int]) -> pa.Table:
     return table.append_column("net_turn", net)
 
 
-def with_reasons(table: pa.Table, reasons: dict[str, str]) -> pa.Table:
-    """``table`` with a column ``reason``; what the network said of a photo that it never saw is null."""
+def with_reasons(table: pa.Table, sha256s: dict[str, str], reasons: dict[str, str]) -> pa.Table:
+    """``table`` with the columns ``sha256``, of the file, by which a removal finds it, and ``reason``; what the network
+    said of a photo that it never saw is null."""
     photos = table["photo_id"].to_pylist()
     is_read = pa.array([photo not in reasons for photo in photos])
     said = [name for name in table.column_names if name not in {"source", "photo_id", "sample", "net_turn"}]
     columns = {name: table[name] for name in ("source", "photo_id", "net_turn")}
+    columns["sha256"] = pa.array([sha256s[photo] or None for photo in photos], pa.string())
     columns |= {name: pc.if_else(is_read, table[name], pa.scalar(None, table[name].type)) for name in said}
     return pa.table({**columns, "reason": pa.array([reasons.get(photo) for photo in photos], pa.string())})
 
@@ -194,9 +204,10 @@ def predict(folder: str, files: list[PhotoFile], run_id: str, weights: FileRef, 
     reader, found = Reader(Path(folder), files, recipe.pack), where.prediction(digest)
     with drafting(found.parent) as draft:
         draft.mkdir()
-        rows = with_reasons(answered(draft / "work", files, reader, recipe, run_id), reader.reasons)
+        table = answered(draft / "work", files, reader, recipe, run_id)
+        shown = draw(draft / "pictures", files, table.to_pylist(), reader, recipe.system.kind)
+        rows = with_reasons(table, reader.sha256s, reader.reasons)
         pq.write_table(rows, draft / "predictions.parquet", compression="zstd")
-        shown = draw(draft / "pictures", files, rows.to_pylist(), reader, recipe.system.kind)
         page = templates().get_template("predictions.html.j2")
         context = {"title": title, "run_id": run_id, "recipe": recipe, "shown": shown, "photos": len(files)}
         write_bytes(draft / "report.html", page.render(context, unreadable=len(reader.reasons)).encode())
@@ -215,14 +226,25 @@ def answered(work: Path, files: Sequence[PhotoFile], reader: Reader, recipe: Rec
     work.mkdir()
     write_pack(work, files, reader)
     request = {"run_id": run_id, "pack_dir": str(work), "recipe": recipe.as_dict()}
-    run_fit("predict", work, request | {"trained": str(layout().run(run_id))}, lambda event: None)
+    run_dir = layout().run(run_id)
+    run_fit("predict", work, request | {"trained": str(run_dir)}, lambda event: None)
     table = own_orientation(pq.read_table(work / "answers.parquet"), reader.turns)
+    if "called_crop" in table.column_names:
+        table = table.append_column("crop_threshold", pa.array([crop_threshold(run_dir)] * table.num_rows))
     shutil.rmtree(work)
     return table
 
 
+def crop_threshold(run_dir: Path) -> float:
+    """The probability from which on the run calls a photo cropped: what its evaluation chose, or one half."""
+    file = run_dir / "evaluation.json"
+    decisions = json.loads(file.read_bytes())["decisions"] if file.is_file() else {}
+    logit = decisions.get("threshold", 0.0) / decisions.get("temperature_crop", 1.0)
+    return float(np.exp(-np.logaddexp(0.0, -logit)))
+
+
 def recipe_of(where: Layout, run_id: str) -> Recipe:
-    """The recipe that a finished run was trained by; raises ConfigError if there is no such run."""
+    """The recipe that a finished run was trained by; raises ConfigError if there is none, or nobody can read it."""
     card = where.run(run_id) / "train.json"
     try:
         return from_dict(json.loads(card.read_bytes())["recipe"])
@@ -230,19 +252,31 @@ def recipe_of(where: Layout, run_id: str) -> Recipe:
         raise ConfigError(
             f"there is no finished run {run_id!r}: its folder {str(card.parent)!r} lacks train.json"
         ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"the run {run_id!r} cannot be used: its {str(card)!r} tells no recipe ({type(error).__name__}: {error}); "
+            "train again"
+        ) from error
 
 
 def draw(
     folder: Path, files: Sequence[PhotoFile], rows: list[dict[str, Any]], reader: Reader, kind: str
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Write a picture of each answer into ``folder``; what the page shows of the first ones."""
+    """Write a picture of each answer into ``folder``; what the page shows of the first ones.
+
+    A photo whose picture cannot be drawn, as it is no longer what it was, gets its reason from that.
+    """
     folder.mkdir()
     shown = []
     for number, (file, row) in enumerate(zip(files, rows, strict=True), start=1):
-        picture = None
-        if row["reason"] is None:
-            picture = jpeg(answers.DRAWN[kind](reader.small(file.photo_id), row))
-            write_bytes(folder / f"{number:05d}-{file.sha256[:8]}.jpg", picture)
+        photo, picture = file.photo_id, None
+        if photo not in reader.reasons:
+            try:
+                picture = jpeg(answers.DRAWN[kind](reader.small(photo), row))
+            except UNREADABLE as error:
+                reader.refuse(photo, error)
+            else:
+                write_bytes(folder / f"{number:05d}-{file.sha256[:8]}.jpg", picture)
         if number <= SHOWN:
-            shown.append({"name": row["photo_id"], "reason": row["reason"], "uri": picture and data_uri(picture)})
+            shown.append({"name": photo, "reason": reader.reasons.get(photo), "uri": picture and data_uri(picture)})
     return shown

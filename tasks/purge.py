@@ -37,13 +37,15 @@ class Purged(Record):
     packs: int = 0
     exports: int = 0
     reports: int = 0
+    predictions: int = 0
     snapshots: int = 0
     datasets: tuple[str, ...] = ()
 
 
 def is_needed(where: Layout) -> bool:
     """Whether anything is left of removed photos, or a report may show one of the version before."""
-    return bool(purge.remains(where)) or (
+    left = purge.remains(where)
+    return bool(left or purge.predictions(where, left)) or (
         bool(removals.blocked(where)) and any(_is_dated(where, *v) for v in _all(where))
     )
 
@@ -67,6 +69,7 @@ def purge_removed(where: Layout) -> Purged:
         blobs=purge.delete_blobs(where, left),
         outputs=purge.delete_outputs(where, left) if left else 0,
         reports=clean_runs(where, left, datasets),
+        predictions=purge.delete_predictions(where, left),
         packs=purge.delete_packs(where, left),
         exports=purge.delete_exports(where, left),
         snapshots=sum(scrub_snapshot(where, name, version) for name, version in _all(where)),
@@ -85,20 +88,24 @@ def datasets_of(where: Layout) -> list[str]:
 
 
 def clean_runs(where: Layout, left: Remains, datasets: set[str]) -> int:
-    """Leave removed photos out of predictions, and delete the pages of runs that may show one; how many pages.
+    """Leave removed photos out of predictions, scores and evaluations, and delete the pages of runs that may show one,
+    with their cards; how many pages.
 
-    The next training of the same snapshot makes them anew.
+    The next training of the same snapshot makes them anew. The rows are last: they tell whose pages have to go.
     """
-    predictions = left.below(where.root / "runs")
-    purge.rewrite(where, predictions, "predictions")
-    folders = {path.parent for path in predictions}
+    runs = where.root / "runs"
+    named = left.below(runs)
+    folders = {path.parent for path in named}
     pages = [
         page
-        for page in (where.root / "runs").glob("*/report.html")
+        for page in runs.glob("*/report.html")
         if page.parent in folders or any(f" on {name}, version " in _title(page) for name in datasets)
     ]
     for page in pages:
+        page.with_name("README.md").unlink(missing_ok=True)
         page.unlink(missing_ok=True)
+    purge.forget_samples(where, [path for path in named if path.suffix == ".json"])
+    purge.rewrite(where, [path for path in named if path.suffix != ".json"], "predictions")
     return len(pages)
 
 

@@ -98,12 +98,15 @@ def report_dataset(
 
 
 @task(**caching.stage("report", name="report-run"))
-def report_run(joined: ManifestRef, run: FileRef, pack: PackRef, title: str = "") -> FileRef:
-    """The page about a run, beside the evaluation.json that ``run`` names, and its model card, README.md."""
+def report_run(joined: ManifestRef, run: FileRef, pack: PackRef, title: str, dataset: str) -> FileRef:
+    """The page about a run, beside the evaluation.json that ``run`` names, and its model card, README.md.
+
+    ``title``: of the page, which names ``dataset`` too: the name and version of what ``joined`` are the rows of.
+    """
     where = layout()
     run_dir, table = (where.root / run.path).parent, manifest.read(where, joined)
     page = run_report(table, run_dir, where.pack(pack.digest), where, title).encode()
-    write_bytes(run_dir / "README.md", model_card(table, run_dir, title).encode())
+    write_bytes(run_dir / "README.md", model_card(table, run_dir, dataset).encode())
     write_bytes(run_dir / "report.html", page)
     LOG.info("reported on run %s in %d bytes", run_dir.name, len(page))
     return manifest.file_ref(where, run_dir / "report.html")

@@ -7,8 +7,8 @@ together.
 
 What was published stays where it is: a group that holds such a photo, or a copy of one, takes its split. Another
 group's split is a hash of (salt, group) if the mode is ``stable``, and if it is ``balanced`` the one that evens out the
-labels. A photo that would join two splits is rejected as ``bridges_splits``; also one that is the larger copy of a
-published picture, by an owner of another split, for it would carry the picture over.
+labels. A photo that would join two splits is rejected as ``bridges_splits``; also one that is a copy of a published
+picture, which it replaces, by an owner of another split, for it would carry the picture over.
 
 Source: Barz and Denzler, "Do we train on test data?", arXiv 1902.00423 (why duplicates must share a side).
 """

@@ -3,7 +3,8 @@
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from storage import manifest
 from storage.layout import Layout, layout
 from storage.records import FileRef, ManifestRef, PackRef, Record
 from tasks import caching
+from tasks.errors import ConfigError
 from tasks.fitting import run_fit
 from tasks.pack import check_allowed
 
 LOG = logging.getLogger(__name__)
+SHOW_EVERY_S = 5.0  # of the live artifact, within an epoch
 Starts = Sequence[FileRef]
 
 
@@ -53,18 +56,75 @@ def fit_request(
 
 
 def best_weights(checkpoints: Path) -> Path:
-    """The weights of the epoch that did best on val; ``models/checkpoint.py`` describes the folder."""
-    best = str(json.loads((checkpoints / "index.json").read_text())["best"])
-    return checkpoints / best / "weights.safetensors"
+    """The weights of the epoch that did best on val; ``models/checkpoint.py`` describes the folder.
+
+    Raises ConfigError if the run has none, or nobody can tell which they are.
+    """
+    try:
+        best = json.loads((checkpoints / "index.json").read_bytes())["best"]
+        weights: Path = checkpoints / best / "weights.safetensors"
+        if weights.is_file() and weights.parent.parent == checkpoints:
+            return weights
+        what = "names no weights that are there"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"cannot be read ({type(error).__name__})"
+    raise ConfigError(
+        f"the run {checkpoints.parent.name!r} cannot be used: its {str(checkpoints / 'index.json')!r} {what}; "
+        "train again"
+    )
+
+
+def is_whole(run_dir: Path) -> bool:
+    """Whether a training ended in ``run_dir``, and its best checkpoint has the bytes that were written."""
+    try:
+        json.loads((run_dir / "train.json").read_bytes())
+        index = json.loads((run_dir / "checkpoint" / "index.json").read_bytes())
+        folder = best_weights(run_dir / "checkpoint").parent
+        (entry,) = [entry for entry in index["kept"] if entry["name"] == folder.name]
+        state = folder / "state.json"
+        digests = json.loads(state.read_bytes())["files"] | {state.name: entry["state_sha256"]}
+        return all(manifest.sha256_file(folder / name) == sha256 for name, sha256 in digests.items())
+    except (OSError, ValueError, KeyError, TypeError):  # ConfigError among them
+        return False
 
 
 def start_over_if_finished(run_dir: Path) -> None:
-    """Remove what a finished training left: that it is asked for again means that some of it is gone or damaged."""
+    """Remove what a training left that ended, and whose weights are gone or damaged; one that did not end goes on."""
     card = run_dir / "train.json"
     if card.exists():
         shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)
         (run_dir / "metrics.jsonl").unlink(missing_ok=True)
         card.unlink()
+
+
+def trained(where: Layout, run_dir: Path) -> TrainedRun:
+    """The finished run in ``run_dir``."""
+    return TrainedRun(
+        run_id=run_dir.name,
+        card=manifest.file_ref(where, run_dir / "train.json"),
+        weights=manifest.file_ref(where, best_weights(run_dir / "checkpoint")),
+    )
+
+
+def follower(recipe_name: str, run_id: str) -> Callable[[dict[str, Any]], None]:
+    """What puts the events of a training into the log and into a live artifact, which it makes."""
+    artifact: Any = create_progress_artifact(
+        0.0, key=f"training-{recipe_name}".replace("_", "-"), description=f"{recipe_name}, run {run_id}"
+    )
+    shown_at = time.monotonic()
+
+    def follow(event: dict[str, Any]) -> None:
+        nonlocal shown_at
+        if event["event"] == "epoch":
+            LOG.info(
+                "epoch %d of %d: loss %.4f, val %.4f", event["epoch"], event["epochs"], event["loss"], event["val_loss"]
+            )
+            update_progress_artifact(artifact, progress=100.0 * event["epoch"] / event["epochs"])
+        elif event["event"] == "progress" and time.monotonic() - shown_at >= SHOW_EVERY_S:
+            shown_at = time.monotonic()
+            update_progress_artifact(artifact, progress=min(100.0, 100.0 * event["step"] / max(1, event["steps"])))
+
+    return follow
 
 
 @task(**caching.stage("train", retries=0))
@@ -81,21 +141,9 @@ def train(
     run_id = run_id_of(pack, recipe, seed, labels, start_from)
     run_dir = where.run(run_id)
     run_dir.mkdir(parents=True, exist_ok=True)
+    if is_whole(run_dir):  # only the note that it is there was lost
+        return trained(where, run_dir)
     start_over_if_finished(run_dir)
-    artifact = create_progress_artifact(
-        0.0, key=f"training-{recipe['name']}".replace("_", "-"), description=f"{recipe['name']}, run {run_id}"
-    )
-
-    def follow(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch":
-            LOG.info(
-                "epoch %d of %d: loss %.4f, val %.4f", event["epoch"], event["epochs"], event["loss"], event["val_loss"]
-            )
-            update_progress_artifact(artifact, progress=100.0 * event["epoch"] / event["epochs"])  # type: ignore[arg-type]
-
+    follow = follower(recipe["name"], run_id)
     run_fit("train", run_dir, fit_request(where, run_id, pack, recipe, seed, labels, start_from), follow)
-    return TrainedRun(
-        run_id=run_id,
-        card=manifest.file_ref(where, run_dir / "train.json"),
-        weights=manifest.file_ref(where, best_weights(run_dir / "checkpoint")),
-    )
+    return trained(where, run_dir)

@@ -12,6 +12,7 @@ from torchvision.models.mobilenetv2 import MobileNetV2
 
 from models.backbones import ResidualTrunk
 from models.errors import ConfigError
+from models.heads import Float32Linear
 
 WIDTHS = (64, 128, 256, 512)
 LEAST_CHANNELS = 8  # what a tensor core takes; narrower stages save nothing
@@ -37,7 +38,7 @@ class CategoryNet(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(trunk.features, classes)
+        self.head = Float32Linear(trunk.features, classes)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return {"label": self.head(self.dropout(self.trunk(image)))}

@@ -53,7 +53,22 @@ class CategorySpec:
         """What must hold for a pack with frames of these widths, as sentences."""
         return {
             f"system.input_px must lie in [16, {frame_width}] px": 16 <= self.input_px <= frame_width,
-            "system.augment.min_area must lie in (0, 1]": 0 < self.augment.min_area <= 1,
-            "system.augment.max_aspect must be at least 1": self.augment.max_aspect >= 1,
+            "system.width must be positive": self.width > 0,
             "system.label_smoothing must lie in [0, 1)": 0 <= self.label_smoothing < 1,
+            "system.evaluation.bootstrap_replicates must be at least 2": self.evaluation.bootstrap_replicates >= 2,
+            "system.evaluation.response_photos must be at least 1": self.evaluation.response_photos >= 1,
+            **_augment_claims(self.augment),
         }
+
+
+def _augment_claims(augment: AugmentSpec) -> dict[str, bool]:
+    return {
+        "system.augment.min_area must lie in (0, 1]": 0 < augment.min_area <= 1,
+        "system.augment.max_aspect must be at least 1": augment.max_aspect >= 1,
+        "system.augment.turn_deg must lie in [0, 180]": 0 <= augment.turn_deg <= 180,
+        "system.augment.kernels must name at least one": bool(augment.kernels),
+        **{
+            f"system.augment.{name} must lie in [0, 1]": 0 <= getattr(augment, name) <= 1
+            for name in ("brightness", "contrast", "saturation", "hue")
+        },
+    }

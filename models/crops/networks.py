@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.backbones import ResidualTrunk
 from models.crops.law import CELLS, WHOLE
 from models.crops.spec import CropSpec, TrunkSpec
+from models.heads import Float32Linear
 
 
 class Embedding(nn.Module):
@@ -36,7 +37,7 @@ class PatchEmbedding(Embedding):
 
     def __init__(self, spec: TrunkSpec) -> None:
         super().__init__(3, spec)
-        self.locate = nn.Linear(spec.embedding, CELLS)
+        self.locate = Float32Linear(spec.embedding, CELLS)
 
     def forward(self, patches_BPCpp: Tensor) -> Tensor:
         return super().forward(patches_BPCpp.flatten(0, 1)).unflatten(0, patches_BPCpp.shape[:2])
@@ -72,7 +73,7 @@ class CropNet(nn.Module):
 def _head(sizes: tuple[int, ...]) -> nn.Sequential:
     """Linear layers with ReLU between them, of those sizes, and a last one for the rectangle and the crop logit."""
     layers = [(nn.Linear(a, b), nn.ReLU(inplace=True)) for a, b in pairwise(sizes)]
-    last = nn.Linear(sizes[-1], 5)
+    last = Float32Linear(sizes[-1], 5)
     # The rectangle starts at the whole frame, not at zero: otherwise the first epochs only move four biases.
     with torch.no_grad():
         last.bias.copy_(torch.tensor([*WHOLE, 0.0]))

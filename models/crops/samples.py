@@ -33,6 +33,8 @@ class SamplePlan:
     noise_key_N2: NDArray[np.int64]
     is_mirrored_N2: NDArray[np.bool_]  # the frame, before it is cropped
     jitter_px_NP2: NDArray[np.int64]  # x and y by which each patch is moved from its cell's centre
+    kernel_N: NDArray[np.int64]  # its place in the spec's kernels
+    factor_N3: NDArray[np.float64]  # of brightness, contrast and saturation
 
     def take(self, rows: NDArray[np.int64]) -> "SamplePlan":
         """The plan of those samples alone."""
@@ -47,9 +49,11 @@ class SamplePlan:
 
 def plan_samples(keys_N: NDArray[np.uint64], seed: int, epoch: int, spec: CropSpec) -> SamplePlan:
     """One training sample of each photo, as the laws of ``spec`` draw it for this epoch."""
-    draws = uniform_draws(seed, epoch, keys_N, CROP_DRAWS + 8 + 2 * CELLS)
+    draws = uniform_draws(seed, epoch, keys_N, CROP_DRAWS + 8 + 2 * CELLS + 4)
     rectangle_N4, is_crop_N = draw_rectangles(draws[:, :CROP_DRAWS], spec.crop_law)
-    scale, mirrored, moved = np.split(draws[:, CROP_DRAWS:], [6, 8], axis=1)
+    scale, mirrored, moved, kernel, colours = np.split(
+        draws[:, CROP_DRAWS:], np.cumsum([6, 2, 2 * CELLS, 1]).tolist(), axis=1
+    )
     size_N2, strength_N2, noise_N2 = scale.reshape(-1, 3, 2).transpose(1, 0, 2)
     laws = _scales(spec)
     least, most = (np.array([getattr(law, name) for law in laws]) for name in ("min_px", "max_px"))
@@ -62,6 +66,8 @@ def plan_samples(keys_N: NDArray[np.uint64], seed: int, epoch: int, spec: CropSp
         noise_key_N2=(noise_N2 * 2**32).astype(np.int64),
         is_mirrored_N2=(mirrored < 0.5) & [flip in spec.flips for flip in FLIPS],
         jitter_px_NP2=np.floor((2 * moved - 1) * reach).astype(np.int64).reshape(-1, CELLS, 2),
+        kernel_N=(kernel[:, 0] * max(1, len(spec.kernels))).astype(np.int64),
+        factor_N3=1 + (2 * colours - 1) * [spec.brightness, spec.contrast, spec.saturation],
     )
 
 
@@ -73,7 +79,8 @@ def _scales(spec: CropSpec) -> tuple[ScaleLaw, ScaleLaw]:
 def plan_fixed(keys_N: NDArray[np.uint64], number: int, spec: CropSpec) -> SamplePlan:
     """Evaluation sample ``number`` of each photo, the same for ever: 0 is the whole frame, the others are crops."""
     law = replace(spec.crop_law, crop_probability=float(number > 0))
-    return plan_samples(keys_N, spec.evaluation.seed, number, replace(spec, crop_law=law, flips=()))
+    plain = replace(spec, crop_law=law, flips=(), kernels=(), brightness=0.0, contrast=0.0, saturation=0.0)
+    return plan_samples(keys_N, spec.evaluation.seed, number, plain)
 
 
 def plan_as_given(photos: int, spec: CropSpec) -> SamplePlan:
@@ -88,6 +95,8 @@ def plan_as_given(photos: int, spec: CropSpec) -> SamplePlan:
         noise_key_N2=zeros_N2,
         is_mirrored_N2=zeros_N2.astype(np.bool_),
         jitter_px_NP2=np.zeros((photos, CELLS, 2), np.int64),
+        kernel_N=np.zeros(photos, np.int64),
+        factor_N3=np.ones((photos, 3)),
     )
 
 

@@ -7,7 +7,15 @@ Source: Van Hoorick and Vondrick, "Dissecting Image Crops", ICCV 2021 (arXiv 201
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+# By which filter a sample is first reduced, by protocol; the first is what it is without a choice.
+KERNELS = {
+    "matched": ("triangle", "gaussian"),
+    "official": ("bilinear", "nearest", "cubic", "lanczos", "area"),
+}
+Kernel = Literal["triangle", "gaussian", "bilinear", "nearest", "cubic", "lanczos", "area"]
+
 GRID = 4  # patches along a side: the paper's 16 cells
+LEAST_PX = 8  # of a side that a network sees
 
 
 @dataclass(frozen=True)
@@ -90,18 +98,29 @@ class CropEvaluationSpec:
 
 @dataclass(frozen=True)
 class CropSpec:
-    """Crop detection from the thumbnail, from patches, or from both together (the joint network)."""
+    """Crop detection from the thumbnail, from patches, or from both together (the joint network).
+
+    ``kernels``: by which of them a training sample is first reduced, one drawn for each, whole or cropped; none: by the
+    protocol's own. Under "matched" they are those that blur both classes alike; under "official" the five that the
+    authors meant to draw from (their code always took the bilinear one). ``brightness``, ``contrast``, ``saturation``:
+    a training photo's are changed by a factor in [1 - x, 1 + x], the same for both halves. The samples of an evaluation
+    have the first kernel and their own colours.
+    """
 
     needs_labels: ClassVar[bool] = False
 
     thumbnail: ThumbnailSpec | None
     patches: PatchSpec | None
     kind: Literal["crops"] = "crops"
-    hidden: tuple[int, ...] = (512, 256)
+    hidden: tuple[int, ...] = (512, 256)  # of the head; () is a linear one
     crop_law: CropLaw = CropLaw()
     loss: CropLossSpec = CropLossSpec()
     evaluation: CropEvaluationSpec = field(default_factory=CropEvaluationSpec)
     flips: tuple[Literal["horizontal", "vertical"], ...] = ()  # of the frame, before it is cropped
+    kernels: tuple[Kernel, ...] = ()
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
     shuffled_labels: bool = False  # a control: every photo is told the truth about another sample
 
     def claims(self, frame_width: int, detail_width: int | None) -> dict[str, bool]:
@@ -113,14 +132,25 @@ class CropSpec:
             "system.crop_law must have 0 < min_size_factor <= max_size_factor < 1": (
                 0 < law.min_size_factor <= law.max_size_factor < 1
             ),
-            "system.evaluation.crops_per_photo must be at least 1": self.evaluation.crops_per_photo >= 1,
+            "system.hidden must be widths of at least 1": min(self.hidden, default=1) >= 1,
+            **{
+                f"system.{name} must lie in [0, 1]": 0 <= getattr(self, name) <= 1
+                for name in ("brightness", "contrast", "saturation")
+            },
+            **_kernel_claims(self.kernels, [half.scale for half in (self.thumbnail, self.patches) if half]),
+            **_loss_claims(self.loss, bool(self.patches)),
+            **_evaluation_claims(self.evaluation),
         }
         if self.thumbnail:
             least = self.thumbnail.width
+            sides = least, self.thumbnail.height
+            found[f"system.thumbnail.height and width must be at least {LEAST_PX} px"] = min(sides) >= LEAST_PX
             found |= _scale_claims("thumbnail", self.thumbnail.scale, least, int(frame_width * law.min_size_factor))
             found |= _trunk_claims("thumbnail", self.thumbnail.trunk)
         if self.patches:
             found["pack.detail_width must be set: patches are cut from the large frames"] = detail_width is not None
+            found[f"system.patches.patch_px must be at least {LEAST_PX}"] = self.patches.patch_px >= LEAST_PX
+            found["system.patches.jitter_px must be at least 0"] = self.patches.jitter_px >= 0
             least = GRID * (self.patches.jitter_px + 1)
             widest = int((detail_width or 0) * law.min_size_factor)
             found |= _scale_claims("patches", self.patches.scale, least, widest)
@@ -128,17 +158,49 @@ class CropSpec:
         return found
 
 
+def _kernel_claims(kernels: tuple[Kernel, ...], scales: list[ScaleLaw]) -> dict[str, bool]:
+    return {
+        f"system.kernels must be of {', '.join(known)} under {protocol!r}": set(kernels) <= set(known)
+        for protocol, known in KERNELS.items()
+        if any(scale.protocol == protocol for scale in scales)
+    }
+
+
+def _loss_claims(loss: CropLossSpec, has_patches: bool) -> dict[str, bool]:
+    weights = [loss.rectangle_weight, loss.crop_weight, *([loss.location_weight] if has_patches else [])]
+    return {
+        "system.loss must have weights of at least 0": min(*weights, loss.location_weight) >= 0,
+        "system.loss must have a weight above 0 for something that the network tells": max(weights) > 0,
+    }
+
+
+def _evaluation_claims(evaluation: CropEvaluationSpec) -> dict[str, bool]:
+    return {
+        "system.evaluation.crops_per_photo must be at least 1": evaluation.crops_per_photo >= 1,
+        "system.evaluation.bootstrap_replicates must be at least 2": evaluation.bootstrap_replicates >= 2,
+        "system.evaluation.response_photos must be at least 1": evaluation.response_photos >= 1,
+    }
+
+
 def _scale_claims(half: str, scale: ScaleLaw, least_px: int, widest_px: int) -> dict[str, bool]:
     """Scales in order, and nothing enlarged where that is promised."""
     is_matched = scale.protocol == "matched"
     limit = f" <= {widest_px} px: nothing may be enlarged" if is_matched else " px"
     in_order = least_px <= scale.min_px <= scale.max_px
-    return {f"system.{half}.scale must have {least_px} <= min <= max{limit}": (
-        in_order and (not is_matched or scale.max_px <= widest_px)
-    )}  # fmt: skip
+    return {
+        f"system.{half}.scale must have {least_px} <= min <= max{limit}": (
+            in_order and (not is_matched or scale.max_px <= widest_px)
+        ),
+        f"system.{half}.scale.max_noise_std must lie in [0, 1]": 0 <= scale.max_noise_std <= 1,
+    }
 
 
 def _trunk_claims(half: str, trunk: TrunkSpec) -> dict[str, bool]:
-    return {f"system.{half}.trunk must have a depth and a width for each stage": (
-        len(trunk.depths) == len(trunk.widths) > 0
-    )}  # fmt: skip
+    return {
+        f"system.{half}.trunk must have a depth and a width for each stage": (
+            len(trunk.depths) == len(trunk.widths) > 0
+        ),
+        f"system.{half}.trunk must have depths, widths and an embedding of at least 1": (
+            min([*trunk.depths, *trunk.widths, trunk.embedding]) >= 1
+        ),
+    }

@@ -75,12 +75,12 @@ class CropSystem:
 
     def _inputs(self, photos: PhotoBatch, plan: SamplePlan) -> Tensors:
         """``thumbnail`` [B, 5, h, w] from the small frames, ``patches`` [B, 16, 3, p, p] from the large ones."""
-        inputs = {}
+        inputs, law, kernels = {}, self.spec.crop_law, self.spec.kernels
         if half := self.spec.thumbnail:
-            inputs["thumbnail"] = render_thumbnails(photos.frame_BCHW, plan, half, self.spec.crop_law)
+            inputs["thumbnail"] = render_thumbnails(photos.frame_BCHW, plan, half, law, kernels)
         if patches := self.spec.patches:
             assert photos.detail_BCHW is not None  # the recipe's pack has details: CropSpec.claims
-            inputs["patches"] = render_patches(photos.detail_BCHW, plan, patches, self.spec.crop_law)
+            inputs["patches"] = render_patches(photos.detail_BCHW, plan, patches, law, kernels, photos.frame_BCHW)
         return inputs
 
     def losses(self, outputs: Tensors, targets: Tensors) -> Tensors:

@@ -54,14 +54,22 @@ def _maps(row: Row, width_px: int, height_px: int) -> Image.Image:
 
 
 def crop_words(row: Row) -> str:
-    """The answer in one line."""
-    said = "cropped" if row["called_crop"] else "whole"
-    words = f"{said}: {100 * row['crop_probability']:.0f} % probability of a crop"
+    """The answer in one line: beside the probability the one that is enough for a crop, which is chosen on val and
+    seldom one half."""
+    said, takes = ("cropped", "is enough") if row["called_crop"] else ("whole", "would be enough")
+    probability, enough = percentages(row["crop_probability"], row["crop_threshold"])
+    words = f"{said}: {probability} % probability of a crop, {enough} % {takes}"
     if row["called_crop"]:
         words += f", size factor {row['pred_size_factor']:.2f}"
     if row.get("consistency") is not None:
         words += f", heat-maps off by {row['consistency']:.2f} of a side"
     return words
+
+
+def percentages(first: float, second: float) -> tuple[str, str]:
+    """Two shares in percent, with as many digits, of up to four, as it takes to tell them apart."""
+    pairs = [(f"{100 * first:.{digits}f}", f"{100 * second:.{digits}f}") for digits in range(5)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
 
 
 def draw_category(photo: Image.Image, row: Row) -> Image.Image:
@@ -85,7 +93,8 @@ def _beside(parts: list[Image.Image]) -> Image.Image:
 
 
 def _captioned(picture: Image.Image, words: str) -> Image.Image:
-    """``picture`` over a line of ``words``, wide enough for them."""
+    """``picture`` over ``words`` on one line, wide enough for them; labels are the words of strangers."""
+    words = " ".join(words.split())
     text_px = round(ImageDraw.Draw(picture).textlength(words, font_size=TEXT_PX))
     sheet = Image.new("RGB", (max(picture.width, text_px + 8), picture.height + LINE_PX), PAPER)
     sheet.paste(picture, (0, 0))

@@ -118,9 +118,9 @@ class Bench:
         }
 
     def shuffled(self, strength: float) -> dict[int, Path]:
-        """The last arm, told the truth about other photos, with every seed."""
+        """The last arm, from nothing and told the truth about other photos, with every seed."""
         recipe = self.recipe(self.options.arms[-1])
-        recipe = replace(recipe, name="shuffled", system=replace(recipe.system, shuffled_labels=True))
+        recipe = replace(recipe, name="shuffled", frozen=(), system=replace(recipe.system, shuffled_labels=True))
         pack_dir = self.packs(strength, [self.recipe(name) for name in self.options.arms])[recipe.pack]
         with ThreadPoolExecutor(self.options.jobs) as pool:
             runs = pool.map(lambda seed: self.run("shuffled", recipe, pack_dir, seed), self.seeds)

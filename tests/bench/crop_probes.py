@@ -22,7 +22,7 @@ from torch.nn import functional
 from models.crops.samples import plan_samples
 from models.crops.spec import CropSpec, ScaleLaw
 from models.crops.system import CropSystem
-from models.loader import FrameStore, open_pack
+from models.loader import FrameStore, open_pack, room_on, settle
 from models.metrics import Estimate, PhotoBootstrap, best_threshold
 from models.resampling import intermediate_height
 from models.specs import Recipe
@@ -209,6 +209,7 @@ def probe_pack(pack_dir: Path, recipe: Recipe, strength: float, draws: int, devi
     pack = open_pack(pack_dir, recipe.pack, ("train", "val", "test"))
     needs_detail = recipe.pack.detail_height is not None
     stores = {name: FrameStore(split, device, needs_detail) for name, split in pack.splits.items()}
+    settle(stores.values(), room_on(device))
     train = train_features(system, stores["train"], draws)
     val, test = fixed_features(system, stores["val"]), fixed_features(system, stores["test"])
     for name in train.by_name:

@@ -274,16 +274,9 @@ def step(asked: argparse.Namespace) -> None:
 
 def stores_of(split: Split, device: torch.device) -> dict[str, FrameStore]:
     """The photos resident (on a CPU: in memory), as the loader would have them, and from the disk in any case."""
-    needs_detail, fraction = split.details is not None, loader.RESIDENT_FRACTION
-    real = FrameStore(split, device, needs_detail)
-    loader.RESIDENT_FRACTION = 0.0
-    disk = FrameStore(split, device, needs_detail)
-    loader.RESIDENT_FRACTION = 0.9
-    resident = FrameStore(split, device, needs_detail)
-    loader.RESIDENT_FRACTION = fraction
-    if device.type != "cuda":
-        for source in resident._sources:
-            source.settle(sys.maxsize)
+    real, disk, resident = (FrameStore(split, device, split.details is not None) for _ in range(3))
+    loader.settle([real], loader.room_on(device))
+    loader.settle([resident], sys.maxsize)
     kind = "resident" if real.is_resident else "streamed"
     return {"resident": resident, f"the real loader ({kind})": real, "the disk": disk}
 

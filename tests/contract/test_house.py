@@ -136,10 +136,15 @@ def test_a_process_that_ran_a_flow_ends_in_silence() -> None:
     Prefect's threads hold the context of the first flow until then, so whatever its functions refer to; annotations
     are strings (``from __future__``) wherever they name DuckDB's types.
     """
-    modules = [name for name in TREES if not name.startswith("models/")]
-    names = [Path(name).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__") for name in modules]
-    held = "py_object(vars(importlib.import_module(name)))"
-    program = f"import importlib; from ctypes import *; [pythonapi.Py_IncRef({held}) for name in {names!r}]"
+    modules = [name for name in TREES if not name.startswith("models/") and "__" not in name]
+    names = [Path(name).with_suffix("").as_posix().replace("/", ".") for name in modules]
+    program = f"""
+import ctypes, importlib, types
+for name in {names!r}:
+    for function in vars(importlib.import_module(name)).values():
+        if isinstance(function, types.FunctionType):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(function))
+"""
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert ended.stderr == ""

@@ -216,7 +216,7 @@ def test_the_tree_is_the_layout() -> None:
     there = [
         where.blob("<sha256>", "JPEG").parents[2] / "ab" / "cd" / where.blob("<sha256>", "JPEG").name,
         where.stage("<stage>", "<sha256>"), where.dataset("crops"), snapshot, where.pack("<digest>"),
-        where.run("<run id>"), where.cache, where.prefect, where.removals,
+        where.run("x").with_name("<run id>"), where.cache, where.prefect, where.removals,
         *(where.ledger("crops", kind) for kind in ledger.KINDS),
         *(snapshot / f"{part}.parquet" for part in (*SPLITS, "rejected")),
         *(snapshot / name for name in PAGES),

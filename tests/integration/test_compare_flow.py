@@ -88,7 +88,11 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, PackRef, li
         found = written(layout(), scores(0.3 * ARMS.index(recipe.name) + 0.1 * seed), run_id)
         return EvaluatedRun(run_id=run_id, evaluation=found, predictions=found, scores=found)
 
+    def report(ready: Ready, packed: PackRef, recipe: Recipe, run: EvaluatedRun) -> None:
+        (layout().run(run.run_id) / "reported").write_text(f"{recipe.name} on {ready.title} from {packed.digest}")
+
     monkeypatch.setattr(flows.compare, "train_and_evaluate", train_and_evaluate)
+    monkeypatch.setattr(flows.compare, "report", report)
     monkeypatch.setattr(flows.compare, "weights_of", lambda run_id: FileRef(path=run_id, sha256="", size_bytes=0))
     return noted
 
@@ -97,13 +101,17 @@ def test_arms_of_one_seed_are_trained_one_after_the_other_and_compared(
     root: Layout, snapshot: str, trained: list[tuple[str, int, PackRef, list[str]]], prefect_server: None
 ) -> None:
     """Each recipe with each seed, the last from the others of its seed; arms of one frame size share a pack. The UI has
-    a table of arms and a link; the folder has the table, the figure and the page."""
+    a table of arms and a link; the folder has the table, the figure and the page; each run has a report of its own."""
     found = compare_runs(snapshot, ARMS, seeds=[1, 0], staged=True)
     assert [(arm, seed) for arm, seed, _, _ in trained] == [(arm, seed) for seed in (1, 0) for arm in ARMS]
     assert [len(starts) for *_, starts in trained] == [0, 0, 2] * 2
     assert trained[5][3] == [found.runs[arm][0] for arm in ARMS[:2]]
     packs = {arm: packed.digest for arm, _, packed, _ in trained}
     assert packs[ARMS[1]] == packs[ARMS[2]] != packs[ARMS[0]]
+    for arm, run_ids in found.runs.items():
+        for run_id in run_ids:
+            said = (root.run(run_id) / "reported").read_text()
+            assert said == f"{arm} on compare-flow, version 1 from {packs[arm]}"
     assert (found.seeds, Path(found.uri)) == ([0, 1], root.comparison(found.digest))
     check_files(found)
     with get_client(sync_client=True) as client:

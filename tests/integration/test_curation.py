@@ -50,6 +50,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "unaligned": (file(clouds(5, 122, 183)), "JPEG"),
 }
 OWNERS = {"copy": "ann", "landscape": "bob", "portrait": "cid", "repost": "dan", "other": "eve"}
+OWNER_ROWS = [{"source": "s", "photo_id": name, "owner_id": owner} for name, owner in OWNERS.items()]
 
 
 def held(root: Layout, names: list[str]) -> ManifestRef:
@@ -62,8 +63,7 @@ def held(root: Layout, names: list[str]) -> ManifestRef:
 
 
 def owners(root: Layout) -> ManifestRef:
-    rows = [{"source": "s", "photo_id": name, "owner_id": owner} for name, owner in OWNERS.items()]
-    return manifest.write_rows(root, "owners", rows)
+    return manifest.write_rows(root, "owners", OWNER_ROWS)
 
 
 def decided(root: Layout, **decisions: str) -> ManifestRef:
@@ -161,6 +161,29 @@ def test_a_published_photo_stays_when_a_larger_copy_comes(root: Layout, measured
     assert {name: row["duplicate_of"] for name, row in rows.items() if row["dedup_reason"]} == {
         "copy": "s/repost", "landscape": "s/repost",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_a_picture_keeps_its_split_when_its_photo_is_filtered_out(
+    root: Layout, measured: list[ManifestRef], side: str
+) -> None:
+    """Stricter rules reject a published photo: a newcomer's larger copy is given its split, or none if it cannot be."""
+    was = [
+        {"source": "s", "photo_id": "repost", "group_id": "owner:s/dan", "split": side},
+        {"source": "s", "photo_id": "portrait", "group_id": "owner:s/cid", "split": "train"},
+    ]
+    given = manifest.write_rows(root, "given", was)
+    judged = filter_photos.fn(measured, decided(root), FilterRules(min_long_px=200, min_short_px=40))
+    deduped = dedup.fn(measured, judged, owners(root), decided(root), given, DedupRules())
+    assert {name: row["duplicate_of"] for name, row in rows_of(root, deduped).items() if row["dedup_reason"]} == {
+        "landscape": "s/copy", "repost": "s/copy",
+    }  # fmt: skip
+    labels = manifest.write_rows(root, "labels", [{"source": "s", "photo_id": name} for name in FILES])
+    for poster, got in (("ann", (side, None)), ("cid", (None, "bridges_splits"))):
+        posted = [row | ({"owner_id": poster} if row["photo_id"] == "copy" else {}) for row in OWNER_ROWS]
+        by = manifest.write_rows(root, "owners", posted)
+        copy = rows_of(root, split.fn(deduped, by, labels, given, SplitRules(train=1, val=0, test=0)))["copy"]
+        assert (copy["split"], copy["split_reason"]) == got
 
 
 def test_the_same_inputs_give_the_same_references(root: Layout, measured: list[ManifestRef]) -> None:

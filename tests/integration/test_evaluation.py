@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from models import evaluation
 from models.comparison import compare
+from models.errors import Stopped
 from models.evaluation import Evaluation, evaluate
 from models.loader import FrameStore, PhotoBatch, Split
-from models.loop import Stopped
 from models.metrics import against_constant, auroc
 from models.systems import Arrays, Batch, Judgement, Probabilities, Samples, Score
 
@@ -42,7 +42,11 @@ class Brightness:
     def __init__(self) -> None:
         spec = SimpleNamespace(bootstrap_replicates=200, bootstrap_seed=7, response_photos=10)
         self.recipe: Any = SimpleNamespace(
-            batch_size=16, channels_last=False, precision="float32", system=SimpleNamespace(evaluation=spec)
+            batch_size=16,
+            accumulate=2,
+            channels_last=False,
+            precision="float32",
+            system=SimpleNamespace(evaluation=spec),
         )
         self.judged: list[str] = []
 
@@ -197,7 +201,7 @@ def test_scores_carry_what_a_comparison_must_know(found: Evaluation, tmp_path: P
 
 
 def test_an_evaluation_stops_when_it_is_told_to(system: Brightness) -> None:
-    """Between two perturbations."""
+    """Before the next part of the samples."""
     with pytest.raises(Stopped):
         evaluate(Mean(), system, store("val", 30), store("test", 40), lambda: True)
 

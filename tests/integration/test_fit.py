@@ -1,5 +1,6 @@
 """The command ``python -m models.fit``: trains, evaluates, and says in one sentence why it cannot go on."""
 
+import fcntl
 import json
 import resource
 import signal
@@ -115,13 +116,74 @@ def test_too_few_photos_are_refused(run_here: Run, fits: ModuleType, tmp_path: P
         assert error_of(tmp_path / "run")["fields"] == {"split": split, "photos": count, "needed": needed}
 
 
+def test_a_run_folder_belongs_to_one_process(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Whoever comes second is refused in one sentence and leaves no error.json; of ``torchrun`` the first counts."""
+    monkeypatch.setattr(fit, "LOCK_PATIENCE_S", 0.0)
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert run_here(tmp_path / "run", pack, fits.tiny_recipe(epochs=1)) == 2
+        assert "another process works in the run folder" in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+        monkeypatch.setenv("RANK", "1")
+        assert run_here(tmp_path / "run", pack, fits.tiny_recipe(epochs=1), job="export") == 0
+        monkeypatch.setenv("RANK", "0")
+    assert run_here(tmp_path / "run", pack, fits.tiny_recipe(epochs=1)) == 0
+
+
+def test_other_jobs_than_training_are_done_by_one_process(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started by ``torchrun``, the first process looks for a learning rate as if alone: it waits for no other."""
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    assert run_here(tmp_path / "run", pack, fits.tiny_recipe(epochs=1), job="find_lr") == 0
+    assert json.loads((tmp_path / "run" / "lr_finder.json").read_text())["processes"] == 1
+
+
+@pytest.mark.parametrize("job", ["evaluate", "predict", "export"])
+def test_every_job_ends_when_it_is_told_to(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    """Exit code 143, and none of the job's files."""
+    trained, place = tmp_path / "trained", tmp_path / "place"
+    assert run_here(trained, pack, fits.tiny_recipe(epochs=1)) == 0
+    run_dir = trained if job == "evaluate" else tmp_path / "run"
+    before = {path.name for path in trained.iterdir()}
+    photos = fits.write_pack(place, {"photos": 20}) if job == "predict" else pack
+    monkeypatch.setattr(fit.StopRequest, "__call__", lambda self: True)
+    values = {} if job == "evaluate" else {"trained": str(trained), "labels": None}
+    assert run_here(run_dir, photos, fits.tiny_recipe(epochs=1), job=job, **values) == 143
+    assert {path.name for path in run_dir.iterdir()} <= before
+
+
+def test_an_export_to_a_full_disk_is_one_sentence(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """It ends with its own code, not with the process."""
+    assert run_here(tmp_path / "run", pack, fits.tiny_recipe(epochs=1)) == 0
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        values = {"job": "export", "trained": str(tmp_path / "run")}
+        assert run_here(tmp_path / "export", pack, fits.tiny_recipe(epochs=1), **values) == 9
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "no room to write" in error_of(tmp_path / "export")["message"]
+
+
 def test_labels_that_cannot_be_learnt_are_refused(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
     """No labels, a photo without one, a label that train lacks: each is named before a step is made."""
     run_dir, recipe = tmp_path / "run", fits.tiny_recipe()
     rows = pq.read_table(pack / "labels.parquet").to_pylist()
     val = [row["photo_id"] for row in rows].index("val-0")
     strange = [*rows[:val], {**rows[val], "label": "mauve"}, *rows[val + 1 :]]
-    for labels, words in ((rows[1:], "1 of 48 photos of train"), (strange, "'mauve'"), (None, "48 of 48 photos")):
+    test = [row["photo_id"] for row in rows].index("test-3")
+    untested = [*rows[:test], {**rows[test], "label": "purple"}, *rows[test + 1 :]]
+    for labels, words in (
+        (rows[1:], "1 of 48 photos of train"), (strange, "'mauve'"), (untested, "'purple'"), (None, "48 of 48 photos"),
+    ):  # fmt: skip
         path = tmp_path / "labels.parquet"
         if labels is not None:
             pq.write_table(fits.pa.Table.from_pylist(labels), path)

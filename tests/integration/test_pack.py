@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -206,19 +205,39 @@ def test_a_photo_that_is_gone_leaves_no_pack(root: Layout, selection: ManifestRe
     assert not list(root.pack(digest).parent.glob(f"{digest}*"))
 
 
-def test_a_full_disk_leaves_no_pack(root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends in our error, which names the remedy; no draft stays and takes more of the space."""
+@pytest.mark.parametrize(("photos", "decodes_left"), [(0, 16), (9, 7), (16, 0)])
+def test_a_full_disk_keeps_the_photos_that_are_whole(
+    root: Layout, selection: ManifestRef, monkeypatch: pytest.MonkeyPatch, photos: int, decodes_left: int
+) -> None:
+    """It ends in our error, which names the remedy. A draft without a photo goes; any other stays, and the next try
+    goes on behind it, also if the last file alone found no room."""
+    drawn: list[int] = []
 
-    def full(*arguments: Any) -> Iterator[Any]:
+    def until_full(data: bytes, net_op: int, spec: PackSpec) -> list[imaging.Pixels]:
+        drawn.append(1)
+        if len(drawn) > photos:
+            raise OSError(errno.ENOSPC, "no space")
+        return frames(data, net_op, spec)
+
+    def no_room(file: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "no space")
-        yield
 
-    monkeypatch.setattr("tasks.pack.decoded", full)
-    before = set((root.root / "packs").glob("*"))
-    with pytest.raises(DiskFull, match="DARKROOM_ROOT"):
-        pack.fn(selection, 31, 47)
-    assert set((root.root / "packs").glob("*")) == before
-    assert list((root.root / "packs").glob("*.part")) == []
+    with monkeypatch.context() as full:
+        full.setattr("tasks.pack.frames", until_full)
+        full.setattr("tasks.pack.THREADS", 1)
+        full.setattr("tasks.pack.READ_AHEAD", 0)
+        full.setattr("tasks.pack.write_bytes", no_room)
+        with pytest.raises(DiskFull, match="DARKROOM_ROOT"):
+            pack.fn(selection, 30 + photos, 47)
+    drafts = list((root.root / "packs").glob("*.part"))
+    assert len(drafts) == bool(photos)
+    assert not any((draft / "pack.json").exists() for draft in drafts)
+    decodes = counting_decodes(monkeypatch)
+    ref = pack.fn(selection, 30 + photos, 47)
+    assert len(decodes) == decodes_left
+    assert caching.intact(root, ref)
+    assert not list(root.pack(ref.digest).glob("*.sha256"))
+    assert not list((root.root / "packs").glob("*.part"))
 
 
 def test_room_is_asked_for_before_anything_is_decoded(

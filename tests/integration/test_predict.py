@@ -5,7 +5,9 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,11 +25,13 @@ from models.specs import Recipe
 from storage import manifest
 from storage.layout import Layout
 from storage.records import FileRef
+from tasks import caching
 from tasks.errors import ConfigError
 from tasks.fitting import run_fit
-from tasks.model_export import export_run
+from tasks.model_export import export_run, onnx_versions
 from tasks.pack import Part, write_card
-from tasks.predict import PhotoFile, Predicted, listed, predict
+from tasks.pages import answers
+from tasks.predict import PhotoFile, Predicted, Reader, listed, predict
 from tasks.train import best_weights
 
 FRAME, DETAIL = (24, 36), (96, 144)
@@ -167,6 +171,73 @@ def test_the_same_photo_gets_the_same_answer_in_any_company(
     assert before["pred_cells"] == alone["pred_cells"]
 
 
+def test_a_photo_that_changes_while_it_is_looked_at_keeps_the_other_answers(
+    root: Layout, trained: tuple[str, FileRef], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is another since it was listed, one vanishes before it is drawn, the label of one cannot be drawn: each has
+    its reason and no answer, and the last one its answer, with the digest that it was listed with."""
+    for number, name in enumerate(("changed", "gone", "odd", "whole")):
+        picture(number).save(tmp_path / f"{name}.jpg", quality=90)
+    folder, files = listed(tmp_path)
+    picture(9).save(tmp_path / "changed.jpg", quality=90)
+
+    def drawn(photo: Image.Image, row: dict[str, Any]) -> Image.Image:
+        if row["photo_id"] == "odd.jpg":
+            raise ValueError("no such letter")
+        return draw_crop(photo, row)
+
+    draw_crop = answers.draw_crop
+    monkeypatch.setitem(answers.DRAWN, "crops", drawn)
+    monkeypatch.setattr("tasks.predict.Reader.small", small_after(tmp_path / "gone.jpg"))
+    found = predict.fn(str(folder), files, *trained, "restless")
+    rows = pq.read_table(root.root / found.table.path).to_pylist()
+    reasons = {row["photo_id"]: row["reason"] for row in rows}
+    assert "changed since it was listed" in reasons["changed.jpg"]
+    assert "No such file" in reasons["gone.jpg"]
+    assert "no such letter" in reasons["odd.jpg"]
+    assert reasons["whole.jpg"] is None
+    assert [row["crop_probability"] is None for row in rows] == [True, True, True, False]
+    assert [row["sha256"] for row in rows] == [file.sha256 for file in files]
+    assert rows[3]["crop_threshold"] == pytest.approx(expected_threshold(root.run(trained[0])))
+    assert (found.photos, found.unreadable) == (4, 3)
+
+
+def small_after(doomed: Path) -> Callable[[Reader, str], Image.Image]:
+    """``Reader.small``, before which a file vanishes."""
+    small = Reader.small
+
+    def after(reader: Reader, photo: str) -> Image.Image:
+        doomed.unlink(missing_ok=True)
+        return small(reader, photo)
+
+    return after
+
+
+def expected_threshold(run_dir: Path) -> float:
+    """The least probability that its evaluation calls a crop."""
+    decisions = json.loads((run_dir / "evaluation.json").read_text())["decisions"]
+    return float(1 / (1 + np.exp(-decisions["threshold"] / decisions["temperature_crop"])))
+
+
+def test_a_caption_never_contradicts_itself() -> None:
+    """The probability stands beside the one that is enough, and the two are told apart."""
+    row = {"called_crop": True, "crop_probability": 0.3, "crop_threshold": 0.27, "pred_size_factor": 0.7}
+    said = "cropped: 30 % probability of a crop, 27 % is enough, size factor 0.70"
+    assert answers.crop_words(row) == said
+    row |= {"called_crop": False, "crop_probability": 0.2694}
+    assert answers.crop_words(row) == "whole: 26.9 % probability of a crop, 27.0 % would be enough"
+    row |= {"called_crop": True, "crop_probability": 0.27}
+    assert answers.crop_words(row).startswith("cropped: 27 % probability of a crop, 27 % is enough")
+
+
+@pytest.mark.parametrize("label", ["a\nb", "a\r\n\tb", " a\u2028b ", "a\x0bb"])
+def test_a_label_of_several_lines_is_drawn_on_one(label: str) -> None:
+    """Strangers' words may hold any white space."""
+    row = {"top_labels": [label], "top_probabilities": [0.5]}
+    one = answers.draw_category(picture(1), {**row, "top_labels": ["a b"]})
+    assert np.array_equal(np.asarray(answers.draw_category(picture(1), row)), np.asarray(one))
+
+
 def test_no_photos_and_no_run_are_one_sentence(tmp_path: Path) -> None:
     """A folder without pictures, a place that is not there, a run that never was."""
     (tmp_path / "notes.txt").write_text("no photo")
@@ -178,10 +249,32 @@ def test_no_photos_and_no_run_are_one_sentence(tmp_path: Path) -> None:
         predict.fn(str(tmp_path), [PhotoFile(path="a.jpg", sha256="")], "never", none, "title")
 
 
+def test_another_onnx_is_another_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept export without model.onnx does not count once the packages are there; nor do other versions of them."""
+    versions = {"onnx": "1.0", "onnxscript": "1.0"}
+
+    def version(package: str) -> str:
+        if package not in versions:
+            raise metadata.PackageNotFoundError(package)
+        return versions[package]
+
+    def key() -> str:
+        return caching.digest("export-model", {"run_id": "r", "onnx": onnx_versions()}, code="the same")
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert onnx_versions() == "onnx 1.0, onnxscript 1.0, onnxruntime absent"
+    keys = [key()]
+    versions["onnxruntime"] = "1.0"
+    keys.append(key())
+    versions["onnx"] = "1.1"
+    assert len({*keys, key()}) == 3
+    assert "tasks.model_export" in caching.CODE["export-model"].modules
+
+
 def test_an_exported_model_answers_as_the_network_does(root: Layout, trained: tuple[str, FileRef]) -> None:
     """torch.export and ONNX within 1e-4, for another number of photos than they were traced with."""
     run_id, weights = trained
-    exported = export_run.fn(run_id, weights, tiny().as_dict())
+    exported = export_run.fn(run_id, weights, tiny().as_dict(), onnx_versions())
     assert exported.left_out is None
     folder = root.run(run_id) / "model"
     about = json.loads((folder / "export.json").read_text())

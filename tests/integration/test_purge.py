@@ -90,6 +90,10 @@ class Root:
         pq.write_table(pa.Table.from_pylist(keys), self.pack_dir / "train.parquet")
         (self.pack_dir / "pack.json").write_text("{}")
         pq.write_table(pa.Table.from_pylist(keys), self.run_dir / "predictions.parquet")
+        samples = [{**key, "rectangle": [0, 1, 0, 1]} for key in keys]
+        evaluation = {"figures": [], "pictures": {"heat_maps": samples, "size_factor_errors": [{"label": "all"}]}}
+        (self.run_dir / "evaluation.json").write_text(json.dumps(evaluation))
+        (self.run_dir / "README.md").write_text("a card")
         (self.run_dir / "weights.safetensors").write_bytes(b"weights")
         title = f"<title>tiny on {self.name}, version 1</title>"
         (self.run_dir / "report.html").write_text(f"{title}<p>{rows[0]['title']}</p>")
@@ -152,6 +156,46 @@ def test_nothing_of_a_removed_photo_stays_but_its_key(where: Layout) -> None:
     assert all(where.blob(row["blob"], "JPEG").is_file() for key, row in after.items() if key != "a")
     assert (root.run_dir / "weights.safetensors").is_file(), "weights stay"
     assert [row["photo_id"] for row in manifest.read_file(root.run_dir / "predictions.parquet").to_pylist()] == [*"bcd"]
+    assert not (root.run_dir / "README.md").exists(), "it goes with the page, and comes with it"
+    pictures = json.loads((root.run_dir / "evaluation.json").read_text())["pictures"]
+    assert [sample["photo_id"] for sample in pictures["heat_maps"]] == [*"bcd"]
+    assert pictures["size_factor_errors"] == [{"label": "all"}]
+
+
+def predicted(where: Layout, name: str, sha256s: list[str | None], digests: bool = True) -> Path:
+    """What a model said of a person's own photos: a table, a picture of each, a page."""
+    folder = where.prediction(name)
+    (folder / "pictures").mkdir(parents=True)
+    columns = {"source": ["files"] * len(sha256s), "photo_id": ["a", "b", "c"][: len(sha256s)]}
+    pq.write_table(
+        pa.table(columns | ({"sha256": pa.array(sha256s, pa.string())} if digests else {})),
+        folder / "predictions.parquet",
+    )
+    for picture in ("pictures/00001.jpg", "report.html"):
+        (folder / picture).write_bytes(b"secret-of-a")
+    return folder
+
+
+@pytest.mark.parametrize("how", ["the photo", "its owner", "its bytes", "bytes that no dataset has"])
+def test_answers_about_removed_bytes_go_with_their_pictures(where: Layout, how: str) -> None:
+    """A person's own folder held the very file: table, pictures and page go. Photos that share only a name stay, and
+    the names of that person's files never become removals."""
+    root = Root(where)
+    sha256 = root.rows()["a"]["sha256"] if how != "bytes that no dataset has" else "f" * 64
+    doomed = predicted(where, "doomed", ["e" * 64, sha256, None])
+    kept = predicted(where, "kept", ["e" * 64, None])
+    old = predicted(where, "old", ["e" * 64], digests=False)
+    if "bytes" in how:
+        remove(where, sha256=sha256)
+    else:
+        remove(where, source="flickr", **({"photo_id": "a"} if how == "the photo" else {"owner_id": "oa"}))
+    assert purge.is_needed(where)
+    assert purge.purge_removed(where).predictions == 1
+    assert not doomed.exists()
+    assert kept.is_dir()
+    assert old.is_dir()
+    assert not purge.is_needed(where)
+    assert "files" not in removals.read(where)["source"].to_pylist()
 
 
 def test_a_second_purge_does_nothing(where: Layout) -> None:
@@ -211,6 +255,7 @@ def test_an_interrupted_purge_is_finished_by_the_next(
     fetched = root.photo("z") | {"owner_id": "oa"}  # and not yet curated: its ledger alone knows which file it has
     root.find([fetched])
     shutil.rmtree(where.root / "stages" / "attempts")
+    predicted(where, "own", [fetched["sha256"]])
     remove(where, source="flickr", owner_id="oa")
     left = [operations]
 
@@ -235,6 +280,7 @@ def test_an_interrupted_purge_is_finished_by_the_next(
     assert sorted(row["photo_id"] for row in published(where, "crops", 1).to_pylist()) == [*"abcd"]
     assert is_sound(root)
     assert not where.blob(fetched["sha256"], "JPEG").exists()
+    assert not where.prediction("own").exists()
     assert purge.purge_removed(where) == purge.Purged()
 
 

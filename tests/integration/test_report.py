@@ -388,11 +388,15 @@ def test_run_task_writes_beside_the_run(root: Layout, table: pa.Table, shelf: La
         for file in source.iterdir():
             (target / file.name).write_bytes(file.read_bytes())
     evaluated: FileRef = manifest.file_ref(root, root.run("abc123") / "evaluation.json")
-    ref = report.report_run.fn(joined, evaluated, PackRef(digest="pack1", sha256="", size_bytes=0, photos={}))
+    pack = PackRef(digest="pack1", sha256="", size_bytes=0, photos={})
+    ref = report.report_run.fn(joined, evaluated, pack, "crops_joint on towns, version 3", "towns, version 3")
     assert ref.path == "runs/abc123/report.html"
     assert manifest.intact(root, ref)
     card = (root.run("abc123") / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: ")
+    assert 'datasets: ["towns, version 3"]\n' in card, "the dataset's own title"
+    assert "trained by Darkroom on towns, version 3." in card
+    assert "crops_joint on towns, version 3" in (root.root / ref.path).read_text()
     assert "# Crops \\| of \\*all\\*" in card
     assert "| Crop or whole, higher is better | 0.800 | 0.700 to 0.900 | 0.500 (coin) | yes |" in card
     assert "1 of 2 figures do not beat an answer that never looks at the photo." in card

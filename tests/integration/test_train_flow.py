@@ -113,6 +113,7 @@ def test_a_run_has_figures_and_a_report_and_is_not_repeated(root: Layout, snapsh
     assert page.rstrip().endswith("</html>")
     assert run.run_id in page
     assert run.figures[0].label in page
+    assert 'datasets: ["train-flow, version 1"]' in (Path(run.uri) / "README.md").read_text(encoding="utf-8")
     assert json.loads((Path(run.uri) / "train.json").read_text())["final"]["epochs"] == 2
     ran.clear()
     assert train_model(f"{snapshot}@1", "tiny") == run

@@ -83,6 +83,33 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: Any) -> None:
     assert same(resumed.average.tensors(), state.average.tensors())
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_training_goes_on_with_channels_last(tmp_path: Path, name: str) -> None:
+    """Slots come back in the memory order of their weights, so that a fused step is that of a run without a stop."""
+
+    def make() -> TrainingState:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).to(memory_format=torch.channels_last)
+        keywords: dict[str, Any] = {"momentum": 0.9} if name == "sgd" else {}
+        made = torch.optim.SGD if name == "sgd" else torch.optim.AdamW
+        return TrainingState(model, made(model.parameters(), lr=0.01, fused=True, **keywords))
+
+    def take_step(state: TrainingState) -> None:
+        image = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+        state.optimiser.zero_grad()
+        state.model(image.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        state.optimiser.step()
+
+    state, resumed = make(), make()
+    take_step(state)
+    Checkpoints(tmp_path, IDENTITY).save(state, Progress(step=1), None)
+    Checkpoints(tmp_path, IDENTITY).load_last(resumed)
+    weight, slot = resumed.model[2].weight, "momentum_buffer" if name == "sgd" else "exp_avg"
+    assert resumed.optimiser.state[weight][slot].stride() == weight.stride() != weight.contiguous().stride()
+    take_step(state), take_step(resumed)
+    assert same(resumed.model.state_dict(), state.model.state_dict())
+
+
 def test_the_averaged_weights_are_judged(tmp_path: Path) -> None:
     """``load_best`` gives the average where there is one, and the weights where there is none."""
     for averages in (True, False):

@@ -11,10 +11,10 @@ from torch.nn import functional
 from models.crops.law import patch_labels
 from models.crops.patches import first_pixels, render_patches
 from models.crops.samples import SamplePlan, plan_as_given, plan_fixed, plan_samples
-from models.crops.spec import CropSpec, PatchSpec, ScaleLaw, ThumbnailSpec, TrunkSpec
+from models.crops.spec import KERNELS, CropSpec, PatchSpec, ScaleLaw, ThumbnailSpec, TrunkSpec
 from models.crops.thumbnails import first_filter, render_thumbnails
 from models.randomness import photo_keys
-from models.resampling import crop_and_resize, intermediate_height
+from models.resampling import PLAIN, crop_and_resize, intermediate_height
 
 TRUNK = TrunkSpec((1,), (8,), "3x3")
 SPEC = CropSpec(
@@ -23,6 +23,8 @@ SPEC = CropSpec(
 )
 HEIGHT, WIDTH = 512, 768
 OFFICIAL = ScaleLaw(min_px=300, max_px=900, protocol="official", max_noise_std=0.0)
+COLOURS = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
+BUSY = replace(SPEC, kernels=("triangle", "gaussian"), flips=("horizontal", "vertical"), **COLOURS)
 QUIET = replace(SPEC.patches.scale, max_noise_std=0.0)
 
 
@@ -32,28 +34,113 @@ def frames(count: int, height: int = 128, width: int = 192) -> torch.Tensor:
     return torch.from_numpy(noise).permute(0, 3, 1, 2)
 
 
-def thumbnails(image: torch.Tensor, plan: SamplePlan) -> torch.Tensor:
+def thumbnails(image: torch.Tensor, plan: SamplePlan, spec: CropSpec = SPEC) -> torch.Tensor:
     """Thumbnails of the narrow recipe."""
-    return render_thumbnails(image, plan, SPEC.thumbnail, SPEC.crop_law)
+    return render_thumbnails(image, plan, spec.thumbnail, spec.crop_law, spec.kernels)
 
 
-def test_thumbnails_do_not_depend_on_their_batch():
+def patches(image: torch.Tensor, plan: SamplePlan, spec: CropSpec = SPEC) -> torch.Tensor:
+    """Patches of the narrow recipe."""
+    return render_patches(image, plan, spec.patches, spec.crop_law, spec.kernels)
+
+
+@pytest.mark.parametrize("spec", [SPEC, BUSY], ids=["plain", "busy"])
+def test_thumbnails_do_not_depend_on_their_batch(spec):
     """Alone, in another order or in other company, a photo gets the same pixels and the same target."""
     keys, image = photo_keys(f"flickr/{n}" for n in range(6)), frames(6)
-    plan = plan_samples(keys, seed=1, epoch=4, spec=SPEC)
-    together, order = thumbnails(image, plan), np.array([4, 1])
-    alone = plan_samples(keys[order], seed=1, epoch=4, spec=SPEC)
+    plan = plan_samples(keys, seed=1, epoch=4, spec=spec)
+    together, order = thumbnails(image, plan, spec), np.array([4, 1])
+    alone = plan_samples(keys[order], seed=1, epoch=4, spec=spec)
     assert np.array_equal(alone.rectangle_N4, plan.rectangle_N4[order])
-    assert torch.allclose(thumbnails(image[order], alone), together[order], atol=1e-5)
+    assert torch.allclose(thumbnails(image[order], alone, spec), together[order], atol=1e-5)
 
 
-def test_patches_do_not_depend_on_their_batch():
+@pytest.mark.parametrize("spec", [SPEC, BUSY], ids=["plain", "busy"])
+def test_patches_do_not_depend_on_their_batch(spec):
     """Neither do the sixteen patches."""
     keys, image = photo_keys(f"flickr/{n}" for n in range(4)), frames(4, HEIGHT, WIDTH)
-    plan, order = plan_samples(keys, seed=1, epoch=4, spec=SPEC), np.array([3, 0])
-    together = render_patches(image, plan, SPEC.patches, SPEC.crop_law)
-    alone = render_patches(image[order], plan.take(order), SPEC.patches, SPEC.crop_law)
-    assert torch.allclose(alone, together[order], atol=1e-5)
+    plan, order = plan_samples(keys, seed=1, epoch=4, spec=spec), np.array([3, 0])
+    assert torch.allclose(patches(image[order], plan.take(order), spec), patches(image, plan, spec)[order], atol=1e-5)
+
+
+def test_kernels_and_colours_leave_every_other_draw_alone():
+    """Without them crops, widths, noise, jitter and flips are what they were before there were kernels and colours."""
+    keys = photo_keys(["flickr/0", "flickr/1"])
+    plan, busy = (plan_samples(keys, 1, 4, replace(spec, flips=BUSY.flips)) for spec in (SPEC, BUSY))
+    drawn = {"kernel_N", "factor_N3"}
+    for name in set(SamplePlan.__dataclass_fields__) - drawn:
+        assert np.array_equal(getattr(plan, name), getattr(busy, name))
+    assert plan.width_px_N2.tolist() == [[84, 300], [83, 296]]
+    assert plan.noise_key_N2.tolist() == [[120651600, 4031308232], [3909387424, 2160152002]]
+    assert plan.jitter_px_NP2[:, -1].tolist() == [[-7, -6], [7, -7]]
+    assert plan.kernel_N.tolist() == [0, 0]
+    assert (plan.factor_N3 == 1).all()
+    named = replace(SPEC, kernels=("triangle",))
+    assert torch.equal(thumbnails(frames(2), plan, named), thumbnails(frames(2), plan))
+
+
+def test_kernels_and_colours_say_nothing_about_the_label():
+    """The same photo gets the same ones whole and cropped; all are drawn, in full; an evaluation has none of them."""
+    keys = photo_keys(str(n) for n in range(4_000))
+    whole, crop = (
+        plan_samples(keys, 0, 0, replace(BUSY, crop_law=replace(SPEC.crop_law, crop_probability=p))) for p in (0.0, 1.0)
+    )
+    assert np.array_equal(whole.kernel_N, crop.kernel_N)
+    assert np.array_equal(whole.factor_N3, crop.factor_N3)
+    assert np.bincount(crop.kernel_N) == pytest.approx(2_000, rel=0.05)
+    assert crop.factor_N3.min(0) == pytest.approx(0.7, abs=0.01)
+    assert crop.factor_N3.max(0) == pytest.approx(1.3, abs=0.01)
+    fixed = plan_fixed(keys, 1, BUSY)
+    assert not fixed.kernel_N.any()
+    assert (fixed.factor_N3 == 1).all()
+
+
+def test_both_halves_see_the_same_colours():
+    """Brightness and contrast are one line from grey to grey in both halves of a crop, about its photo's mean."""
+    ramp = torch.linspace(0.3, 1, WIDTH) * torch.linspace(1, 0.5, HEIGHT)[:, None]
+    large = (60 + 20 * torch.arange(3).view(1, 3, 1, 1) + 80 * ramp).to(torch.uint8)
+    small = large[:, :, ::4, ::4]
+    plan = replace(plan_as_given(1, SPEC), rectangle_N4=np.array([[0.5, 1.0, 0.0, 0.5]]))
+    changed = replace(plan, factor_N3=np.array([[1.2, 0.6, 0.5]]))
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    lines = []
+    for render, image in ((render_thumbnails, small), (partial(render_patches, small_BCHW=small), large)):
+        half = SPEC.thumbnail if image is small else SPEC.patches
+        pictures = (render(image, each, spec=half, law=SPEC.crop_law) for each in (plan, changed))
+        before, after = ((picture[..., :3, :, :] * luma).sum(-3).flatten().numpy() for picture in pictures)
+        lines.append(np.polyfit(before, after, 1))
+    assert lines[0] == pytest.approx(lines[1], abs=1e-3)
+    mean = 1.2 * float((small[0] / 255 * luma).sum(0).mean())
+    assert lines[0] == pytest.approx([1.2 * 0.6, mean * (1 - 0.6)], abs=3e-3)
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "area"])
+def test_a_kernel_is_what_torch_calls_so(name):
+    """Three of the official kernels, at a third of the size and at the size itself."""
+    image = frames(2).float()
+    whole = torch.tensor([[0.0, 1.0, 0.0, 1.0]]).expand(2, 4)
+    mode = {"nearest": "nearest-exact"}.get(name, name)
+    for size in ((40, 60), (128, 192)):
+        given = image[:, :, : 3 * 40, : 3 * 60] if size == (40, 60) else image
+        expected = functional.interpolate(given, size, mode=mode)
+        assert torch.allclose(crop_and_resize(given, whole, size, by=PLAIN[name]), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("scale", [QUIET, OFFICIAL], ids=["matched", "official"])
+def test_each_sample_has_its_own_kernel(scale):
+    """A sample looks as if all had its kernel, and no two kernels look alike."""
+    spec = replace(SPEC, thumbnail=replace(SPEC.thumbnail, scale=replace(scale, min_px=80, max_px=90)), flips=())
+    spec = replace(spec, patches=replace(SPEC.patches, scale=scale), kernels=KERNELS[scale.protocol])
+    count = len(spec.kernels)
+    small, large = (image[:1].repeat(count, 1, 1, 1) for image in (frames(1), frames(1, HEIGHT, WIDTH)))
+    plan = plan_as_given(count, spec)
+    mixed = replace(plan, kernel_N=np.arange(count))
+    for render, image in ((thumbnails, small), (patches, large)):
+        found = render(image, mixed, spec)
+        for number, kernel in enumerate(spec.kernels):
+            alone = render(image, plan, replace(spec, kernels=(kernel,)))
+            assert torch.allclose(found[number], alone[number], atol=1e-4)
+            assert all((found[number] - found[other]).abs().max() > 0.01 for other in range(number))
 
 
 def test_coordinates_follow_the_colours():
@@ -89,9 +176,10 @@ def test_plans_draw_what_the_spec_allows():
 
 @pytest.mark.parametrize("scale", [QUIET, OFFICIAL], ids=["matched", "official"])
 @pytest.mark.parametrize("flips", [(), ("horizontal", "vertical")], ids=["as it is", "flipped"])
-def test_patches_are_windows_of_the_whole_picture(scale, flips):
+@pytest.mark.parametrize("patch_px", [48, 29, 16], ids=["even tiles", "odd tiles", "one tile"])
+def test_patches_are_windows_of_the_whole_picture(scale, flips, patch_px):
     """Each patch equals the same window of the whole sample, resampled to its intermediate size."""
-    spec = replace(SPEC, patches=replace(SPEC.patches, scale=scale), flips=flips)
+    spec = replace(SPEC, patches=replace(SPEC.patches, scale=scale, patch_px=patch_px), flips=flips)
     image, px = frames(3, HEIGHT, WIDTH), spec.patches.patch_px
     plan = plan_samples(photo_keys(["a", "b", "d"]), 0, 1, spec)
     assert plan.is_crop_N.any()
@@ -184,11 +272,12 @@ def detail_of_crops(spec: CropSpec, render) -> float:
     return float(np.mean(crops)) - whole
 
 
-def test_thumbnails_do_not_tell_crop_from_whole(scale_free_frames):
+@pytest.mark.parametrize("kernel", KERNELS["matched"])
+def test_thumbnails_do_not_tell_crop_from_whole(scale_free_frames, kernel):
     """On a scale-free field the finest detail of a thumbnail is as strong in a crop as in the whole, within 5 %."""
     half = replace(SPEC.thumbnail, height=24, width=36, scale=ScaleLaw(48, 48, max_noise_std=0.0))
     spec = replace(SPEC, thumbnail=half)
-    render = partial(render_thumbnails, scale_free_frames, spec=half, law=spec.crop_law)
+    render = partial(render_thumbnails, scale_free_frames, spec=half, law=spec.crop_law, kernels=(kernel,))
     assert detail_of_crops(spec, lambda plan: render(plan)[:, 0]) == pytest.approx(0, abs=0.05)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from models.crops.geometry import closed_form
 from models.crops.law import CELL_CENTRES_P2, CELLS, CROP_DRAWS, draw_rectangles, patch_labels, trivial_answers
-from models.crops.spec import CropLaw
+from models.crops.spec import CropEvaluationSpec, CropLaw
 from models.crops.system import CropSystem
 from models.errors import ConfigError
 from models.loader import PhotoBatch, Split
@@ -19,7 +19,8 @@ from models.metrics import rectangle_iou, size_factor
 from models.recipes import RECIPES
 from models.systems import Arrays, Samples
 
-JOINT = RECIPES["crops_joint_narrow"]()
+NARROW = RECIPES["crops_joint_narrow"]()
+JOINT = replace(NARROW, system=replace(NARROW.system, evaluation=CropEvaluationSpec()))  # one in five is whole
 PHOTOS = 40
 LAW = CropLaw()
 

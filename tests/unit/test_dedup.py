@@ -41,12 +41,13 @@ COLUMNS = {
     "source": pa.string(), "photo_id": pa.string(), "sha256": pa.string(), "long_px": pa.int32(),
     "short_px": pa.int32(), "edit_tier": pa.string(), "phash_orientations": pa.binary(), "phash_probes": pa.binary(),
     "owner_id": pa.string(), "decision": pa.string(), "thumbnail": pa.binary(), "was_published": pa.bool_(),
+    "is_filtered": pa.bool_(),
 }  # fmt: skip
 
 
 def table(rows: list[dict[str, Any]], **columns: list[Any]) -> pa.Table:
     """``rows`` of measure as photos a, b, c ... of one source, all of different bytes unless told otherwise."""
-    defaults = {"source": "s", "owner_id": "", "decision": None, "was_published": False}
+    defaults = {"source": "s", "owner_id": "", "decision": None, "was_published": False, "is_filtered": False}
     named = [
         defaults | {"photo_id": chr(97 + at), "sha256": str(at)} | row | {name: of[at] for name, of in columns.items()}
         for at, row in enumerate(rows)
@@ -258,6 +259,21 @@ def test_what_was_published_stays_before_a_larger_newcomer() -> None:
     assert [row["duplicate_of"] for row in rows] == ["s/b", None, "s/b"]
     rows = deduped([large, small, small], was_published=published, decision=["keep", None, None])
     assert [row["duplicate_of"] for row in rows] == [None, "s/a", "s/a"]
+
+
+def test_what_is_filtered_out_stands_for_nothing_and_holds_its_picture() -> None:
+    """A published photo that the rules reject since has a row only as the copy of one that they keep."""
+    old, new, other = facts(clouds(0)), facts(clouds(0).resize((150, 100))), facts(clouds(1))
+    rows = deduped([old, new, other], was_published=[True, False, True], is_filtered=[True, False, True])
+    assert [(row["photo_id"], row["duplicate_group"], row["dedup_reason"]) for row in rows] == [
+        ("a", "s/b", "duplicate"), ("b", "s/b", None),
+    ]  # fmt: skip
+    rows = deduped(
+        [old, new, other], DedupRules(max_per_owner=1), owner_id=["ann"] * 3, decision=[None, None, "keep"],
+        is_filtered=[True, False, False],
+    )  # fmt: skip
+    assert [row["dedup_reason"] for row in rows] == ["duplicate", "owner_limit", None]
+    assert [row["duplicate_of"] for row in rows] == ["s/b", None, None]
 
 
 def same(groups: str) -> dict[str, list[Any]]:

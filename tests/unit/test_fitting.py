@@ -64,9 +64,17 @@ def test_every_event_is_followed_once(act: Act) -> None:
 
 
 def test_events_of_an_earlier_try_are_not_followed_again(act: Act, tmp_path: Path) -> None:
-    """A resumed run follows what is new, also behind a line that a killed try left torn."""
+    """A resumed run follows what is new, also if the child first cuts off a line that a killed try left torn."""
+    whole = '{"event": "epoch", "epoch": 1}\n'
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"event": "epoch", "epoch": 2, "loss": 0.1234567')
+    program = f"os.truncate(run_dir / 'metrics.jsonl', {len(whole)})\n"
+    assert act(f"{program}event('start', epoch=1)\nevent('end')") == [{"event": "start", "epoch": 1}, {"event": "end"}]
+
+
+def test_a_line_that_is_glued_to_a_torn_one_ends_nothing(act: Act, tmp_path: Path) -> None:
+    """What does not parse is passed over, and what comes behind it followed."""
     (tmp_path / "metrics.jsonl").write_text('{"event": "epoch", "epoch": 1}\n{"event": "epo')
-    assert act("event('start', epoch=1)") == [{"event": "start", "epoch": 1}]
+    assert act("event('start')\nevent('end')") == [{"event": "end"}]
 
 
 def test_a_torn_last_line_is_not_parsed(act: Act) -> None:
@@ -134,11 +142,50 @@ def test_every_error_of_models_is_understood() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (2, errors.ConfigError), (3, errors.PackDamaged), (4, errors.TrainingError), (6, errors.OutOfMemory),
+        (7, errors.TrainingDiverged), (8, errors.ConstantOutputs), (9, errors.DiskFull),
+    ],
+)  # fmt: skip
+def test_a_process_that_could_write_nothing_is_understood_by_its_status(
+    act: Act, code: int, expected: type[Exception]
+) -> None:
+    """On a full disk there is no error.json, and perhaps no log."""
+    with pytest.raises(expected) as caught:
+        act(f"sys.exit({code})")
+    assert type(caught.value) is expected
+    assert len(str(caught.value)) > 20
+    kind = next(each for each in models.errors.FitError.__subclasses__() if each.exit_code == code)
+    with pytest.raises(expected, match=r"^make room$"):
+        act(f"sys.stderr.write('a warning\\n{kind.__name__}: make room\\n')\nsys.exit({code})")
+
+
+def test_a_stop_that_comes_before_the_process_is_not_lost(act: Act, tmp_path: Path) -> None:
+    """Whoever gives up while the training is being prepared ends it; the next one is not ended."""
+    fitting.STOPPING.add(tmp_path)
+    with pytest.raises(errors.TrainingError):
+        act("time.sleep(60)")
+    assert act("event('end')") == [{"event": "end"}]
+    fitting.STOPPING.add(tmp_path / "another")
+    assert act("event('end')") == [{"event": "end"}]
+    fitting.STOPPING.clear()
+
+
+def test_what_a_launcher_says_of_this_process_is_not_handed_on(act: Act, environment: Callable[..., None]) -> None:
+    """The child of one process of several would wait for the others for ever."""
+    environment(RANK="1", WORLD_SIZE="2", LOCAL_RANK="1", MASTER_ADDR="x", MASTER_PORT="1", TORCHELASTIC_RUN_ID="x")
+    (found,) = act("event('asked', names=sorted(os.environ))")
+    assert not [name for name in found["names"] if name.startswith(fitting.LAUNCHER)]
+    assert "PATH" in found["names"]
+
+
 def test_an_error_of_an_earlier_try_is_forgotten(act: Act, tmp_path: Path) -> None:
     """A process that dies without a word is not blamed for what the one before it said."""
     (tmp_path / "error.json").write_text(json.dumps({"type": "OutOfMemory", "message": "old"}))
-    with pytest.raises(errors.TrainingError, match=r"exit status 5; it said nothing: .*train\.log"):
-        act("sys.exit(5)")
+    with pytest.raises(errors.TrainingError, match=r"exit status 55; it said nothing: .*train\.log"):
+        act("sys.exit(55)")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
@@ -157,7 +204,7 @@ def test_a_process_that_was_stopped_says_how_to_go_on(act: Act) -> None:
 def test_an_impossible_device_is_named(tmp_path: Path, environment: Callable[..., None]) -> None:
     """The real process refuses it before it knows where to leave an error; its words come through all the same."""
     environment(DARKROOM_DEVICE="gpu")
-    with pytest.raises(errors.TrainingError, match="device cannot be 'gpu': choose one of auto, cpu, cuda"):
+    with pytest.raises(errors.ConfigError, match="device cannot be 'gpu': choose one of auto, cpu, cuda"):
         fitting.run_fit("train", tmp_path, {"run_id": "r", "pack_dir": "p", "recipe": "r", "seed": 0}, print)
 
 

@@ -25,11 +25,17 @@ Tags = Mapping[str, Sequence[str]]
 
 
 def tables(
-    tags: Tags, relabels: Mapping[str, str] | None = None, rejected: Sequence[str] = (), label: str | None = None
-) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """``tagged``, ``deduped`` and ``decided`` of photos with these tags; dedup saw all but ``rejected``."""
+    tags: Tags, relabels: Mapping[str, str] | None = None, rejected: Sequence[str] = (), label: str | None = None,
+    copies: Mapping[str, str] | None = None,
+) -> tuple[pa.Table, pa.Table, pa.Table]:  # fmt: skip
+    """``tagged``, ``deduped`` and ``decided`` of photos with these tags; dedup saw all but ``rejected``, and ``copies``
+    of others.
+    """
     tagged = [{"source": "s", "photo_id": name, "tags": list(own), "label": label} for name, own in tags.items()]
     deduped = [{"source": "s", "photo_id": name} for name in tags if name not in rejected]
+    for row in deduped:
+        if row["photo_id"] in (copies or {}):
+            row |= {"duplicate_of": f"s/{(copies or {})[row['photo_id']]}", "dedup_reason": "duplicate"}
     decided = [{"source": "s", "photo_id": name, "relabel": said} for name, said in (relabels or {}).items()]
     made = {"tagged": tagged, "dedup": deduped, "decided": decided}
     whole: list[pa.Table] = [pa.Table.from_pylist(rows, SCHEMAS[stage]) for stage, rows in made.items()]
@@ -237,6 +243,24 @@ def test_a_photo_without_a_label_can_be_left_out() -> None:
         assert rows["labels_reason"].to_pylist() == [None, "no_label" if require else None]
 
 
+def test_a_picture_without_a_label_is_called_what_its_copies_are_called() -> None:
+    """So it is not left out for want of one; a label of its own, or a person's word, comes before, and rare ones go."""
+    tags = {"1": [], "2": ["dog", "cat"], "3": ["cow", "dog"], "4": ["hen"], "5": ["dog"], "6": ["pig"]}
+    copies = {"2": "1", "3": "1", "5": "4"}
+    rules = OPEN_TAGS.model_copy(update={"require": True})
+    rows = label_rows(*tables(tags, copies=copies), rules)
+    assert rows["labels"].to_pylist()[:2] == [["cow", "dog", "cat"], ["dog", "cat"]]
+    assert rows["labels"].to_pylist()[3] == ["hen"]
+    assert rows["labels_reason"].null_count == len(tags)
+    tags["7"] = ["dog"]
+    assert labels(rules.model_copy(update={"min_photos": 2}), tags, copies=copies) == {
+        "1": ["dog"], "2": ["dog"], "3": ["dog"], "4": ["dog"], "5": ["dog"], "6": [], "7": ["dog"],
+    }  # fmt: skip
+    assert labels(rules, tags, copies=copies, relabels={"1": "ant"})["1"] == ["ant"]
+    assert labels(rules, tags, copies=copies, relabels={"2": "ant", "3": "bee"})["1"] == ["ant", "bee"]
+    assert labels(rules, tags, relabels={"2": "ant"})["1"] == []
+
+
 def test_what_a_person_keeps_needs_no_label() -> None:
     """keep overrules the rule that asks for one; a rejected photo, and one without a decision, go."""
     tagged, deduped, _ = tables({"1": [], "2": [], "3": []})
@@ -276,6 +300,7 @@ WORDS = st.sampled_from(["cake", "Cakes", "#vegan", "vegetarian", "dog", "#", "s
 PHOTOS = st.dictionaries(st.sampled_from("abcdef"), st.lists(WORDS, max_size=6), min_size=1)
 RULES = st.sampled_from([FOOD, OPEN_TAGS, LabelRules(from_tags=True, mapping="english.1", require=True), LabelRules()])
 RELABELS = st.dictionaries(st.sampled_from("abxy"), st.sampled_from(["cake", "pet;boat"]))
+COPIES = st.dictionaries(st.sampled_from("def"), st.sampled_from("abc"))
 
 
 def shuffle(table: pa.Table, order: Any) -> pa.Table:
@@ -283,14 +308,18 @@ def shuffle(table: pa.Table, order: Any) -> pa.Table:
     return table.take(pa.array(order.sample(range(table.num_rows), table.num_rows), pa.int64()))
 
 
-@given(PHOTOS, RULES, st.integers(1, 3), RELABELS, st.sets(st.sampled_from("abc")), st.randoms(use_true_random=False))
+@given(
+    PHOTOS, RULES, st.integers(1, 3), RELABELS, COPIES, st.sets(st.sampled_from("abc")),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
 @settings(deadline=None, max_examples=8)
 def test_labelling_ignores_row_order_and_the_account_adds_up(
-    tags: Tags, rules: LabelRules, least: int, relabels: Mapping[str, str], rejected: set[str], order: Any
-) -> None:
+    tags: Tags, rules: LabelRules, least: int, relabels: Mapping[str, str], copies: Mapping[str, str],
+    rejected: set[str], order: Any,
+) -> None:  # fmt: skip
     """Every pair of a photo and a tag is in a label or in one loss; every label's photos are those that have it."""
     rules = rules.model_copy(update={"min_photos": least})
-    made = tables(tags, relabels=relabels, rejected=sorted(rejected), label="town")
+    made = tables(tags, relabels=relabels, rejected=sorted(rejected), label="town", copies=copies)
     rows = label_rows(*made, rules)
     shuffled = [shuffle(table, order) for table in made]
     assert label_rows(*shuffled, rules).equals(rows)
@@ -300,7 +329,7 @@ def test_labelling_ignores_row_order_and_the_account_adds_up(
     assert found["pairs"]["all"] == pairs
     assert pairs == found["pairs"]["in_labels"] + sum(each["pairs"] for each in found["lost"])
     assert found["pairs"]["in_labels"] == sum(tag["photos"] for each in found["labels"] for tag in each["tags"])
-    kept = {name for name in tags if name not in rejected}
+    kept = tags.keys() - rejected - copies.keys()
     for each in found["labels"]:
         wearers = [row["photo_id"] for row in rows.to_pylist() if each["label"] in row["labels"]]
         assert (each["found"], each["photos"]) == (len(wearers), len(kept.intersection(wearers)))

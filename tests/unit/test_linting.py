@@ -62,6 +62,7 @@ def likelihood(label: Tensor, target: Tensor) -> Tensor:
     return functional.nll_loss((label + 1e-9).log(), target.argmax(1), reduction="none")
 
 
+SCALE = nn.Parameter(torch.ones(3))
 LOGIT_LOSSES = [cross_entropy, binary, of_one_column, by_hand]
 SQUASHED = {
     "softmax": nn.Softmax(1),
@@ -69,9 +70,21 @@ SQUASHED = {
     "sigmoid": nn.Sigmoid(),
     "function": torch.sigmoid,
     "reshaped": lambda features: features.view(-1, 3, 1).softmax(1).squeeze(2),
+    "clamped": lambda features: features.softmax(1).clamp(1e-6, 1 - 1e-6),
+    "scaled": lambda features: 1 - 0.9 * torch.sigmoid(features) / 2,
+    "stacked": lambda features: torch.stack([torch.sigmoid(each) for each in features.unbind(1)], 1),
+    "dropped": lambda features: functional.dropout(features.softmax(1), 0.5, training=True),
     "selected": lambda features: torch.sigmoid(features)[:, [0, 1, 2]],
 }
-RAW: dict[str, Callable[[Tensor], Tensor]] = {"nothing": nn.Identity(), "relu": nn.ReLU(), "tanh": torch.tanh}
+RAW: dict[str, Callable[[Tensor], Tensor]] = {
+    "nothing": nn.Identity(),
+    "relu": nn.ReLU(),
+    "tanh": torch.tanh,
+    "gated": lambda features: features * torch.sigmoid(features),
+    "learnt on": nn.Sequential(nn.Sigmoid(), nn.Linear(3, 3)),
+    "scaled by what is learnt": lambda features: torch.sigmoid(features) * SCALE,
+    "half squashed": lambda features: torch.cat([features[:, :1], torch.sigmoid(features[:, 1:])], 1),
+}
 
 
 def lint(last: Callable[[Tensor], Tensor], loss: Loss) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.errors import ConfigError
-from models.loader import FrameStore, Split
+from models.loader import FrameStore, Split, settle
 from models.reading import Buffers, read_ahead
 
 CPU = torch.device("cpu")
@@ -65,6 +65,19 @@ def test_part_of_a_batch_is_a_batch() -> None:
 def test_no_batches_are_no_photos() -> None:
     """An empty stream ends at once."""
     assert list(FrameStore(split_of(3), CPU).stream([])) == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "details", "resident"),
+    [(3, 0, "-- --"), (5, 0, "F- --"), (6, 0, "F- F-"), (6, 5, "FD F-"), (6, 6, "FD FD")],
+)
+def test_stores_share_one_room_and_frames_come_first(frames: int, details: int, resident: str) -> None:
+    """In the room of so many frames and details, of 4 and of 2 photos: what one store took, the other lacks."""
+    stores = [FrameStore(split_of(photos, with_detail=True), CPU, needs_detail=True) for photos in (4, 2)]
+    frame_bytes, detail_bytes = (source.reader.frame_bytes for source in stores[0].sources)
+    settle(stores, frames * frame_bytes + details * detail_bytes)
+    found = [[source.resident_NHWC is not None for source in store.sources] for store in stores]
+    assert found == [[sign != "-" for sign in store] for store in resident.split()]
 
 
 def test_details_that_were_not_packed_are_refused() -> None:

@@ -32,6 +32,18 @@ def test_every_narrow_recipe_builds_and_answers(name: str) -> None:
     assert all(value.dtype == torch.float32 and len(value) == 2 for value in outputs.values())
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("_narrow")])
+def test_last_layers_answer_in_float32(name: str) -> None:
+    """Under autocast the inner layers compute in bfloat16, and no answer is rounded to it."""
+    system = system_of(resolve(name), ("cat", "dog"))
+    model = build_model(system, 0, CPU).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(**{key: value + 0.3 for key, value in system.example(2).items()})
+    for value in outputs.values():
+        assert value.dtype == torch.float32
+        assert not torch.equal(value, value.bfloat16().float())
+
+
 def test_weights_are_a_function_of_the_seed() -> None:
     """The same seed gives the same weights, another gives others, and torch's own generator is left alone."""
     system = system_of(small(), ("cat", "dog"))

@@ -10,9 +10,11 @@ from torch import nn
 
 from models.backbones import ResidualTrunk
 from models.categories.networks import NETWORKS, build_network
+from models.crops.networks import CropNet
 from models.errors import ConfigError
 from models.networks import start_from
 from models.pretrained import load_weights
+from models.recipes import resolve
 
 
 def theirs(name: str, classes: int = 7) -> nn.Module:
@@ -112,3 +114,16 @@ def test_a_file_that_is_no_file_of_weights_is_named(tmp_path: Path, name: str, c
         torch.save(content, path)
     with pytest.raises(ConfigError, match=words):
         load_weights(build_network("resnet18", 7, 0.25), path)
+
+
+def test_a_head_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+    """The joint network takes the halves from their runs, and none of the layers that read something else there."""
+    joint, patches = (resolve(f"crops_{half}_narrow").system for half in ("joint", "patches"))
+    source, model = CropNet(patches), CropNet(joint)
+    save_file(source.state_dict(), tmp_path / "patches.safetensors")
+    fresh = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("head.")}
+    account = load_weights(model, tmp_path / "patches.safetensors")
+    state = model.state_dict()
+    assert torch.equal(state["patches.embed.weight"], source.state_dict()["patches.embed.weight"])
+    assert all(torch.equal(state[name], value) for name, value in fresh.items())
+    assert {name for name in account["left_out"] if name.startswith("head.")} == set(fresh)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from flows import progress
+from tasks import fitting
 
 
 class Future:
@@ -57,6 +59,30 @@ def test_a_failure_is_raised(said: Callable[[], list[str]]) -> None:
         progress.gather("stage", [Future("a"), Future(KeyError("why"))])  # type: ignore[arg-type]
 
 
+def test_a_failure_holds_nothing_of_what_failed(said: Callable[[], list[str]]) -> None:
+    """Neither tables nor connections, which would live as long as the error does; nor does what caused it."""
+    held: list[weakref.ref[Future]] = []
+
+    def read() -> None:
+        table = Future("large")
+        held.append(weakref.ref(table))
+        raise KeyError("why")
+
+    def convert() -> None:
+        table = Future("large")
+        held.append(weakref.ref(table))
+        try:
+            read()
+        except KeyError as error:
+            raise ValueError("in words") from error
+
+    failed = Future(None)
+    failed.result = convert  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="in words") as caught:
+        progress.one("stage", failed)  # type: ignore[arg-type]
+    assert [each() for each in held] == [None, None], caught
+
+
 def test_lines_are_few_without_a_terminal(said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """A log is not filled: one line every few seconds, and the last."""
     now = [0.0]
@@ -86,6 +112,23 @@ def test_a_training_shows_its_epochs(said: Callable[[], list[str]], tmp_path: Pa
     metrics.write_text(json.dumps({"event": "epoch", "epoch": 3}) + "\n")
     assert progress.training("train", Future("run", pending_polls=2), metrics, 40) == "run"  # type: ignore[arg-type]
     assert said() == ["train: 40 of 40"]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_who_gives_up_ends_the_training_of_that_run_alone(tmp_path: Path, ends: bool) -> None:
+    """The folder is marked until the training has seen it, also if that takes longer than one waits."""
+
+    class Interrupted(Future):
+        def wait(self, timeout: float | None = None) -> None:
+            if timeout == 1.0:
+                raise KeyboardInterrupt
+            assert {tmp_path} == fitting.STOPPING
+            self.polls = 0 if ends else 1
+
+    with pytest.raises(KeyboardInterrupt):
+        progress.training("train", Interrupted("run", 1), tmp_path / "metrics.jsonl", 4)  # type: ignore[arg-type]
+    assert (set() if ends else {tmp_path}) == fitting.STOPPING
+    fitting.STOPPING.clear()
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.categories.spec import CategorySpec
-from models.checkpoint import Checkpoints, Progress, RunIdentity, TrainingState
+from models.checkpoint import Checkpoints, Progress, RunIdentity, TrainingState, read_index
 from models.distributed import World
+from models.errors import Stopped
 from models.frames import PackSpec
 from models.loader import FrameStore, PhotoBatch, Split
-from models.loop import Stopped, train
+from models.loop import train
 from models.randomness import uniform_draws
 from models.recipes import resolve
 from models.specs import GuardSpec, OptimiserSpec, Recipe, ScheduleSpec
@@ -141,14 +142,19 @@ class Run:
         return train(recipe, self.system, self.model, *pieces, seed=self.seed, world=World(), must_stop=must_stop)
 
     def train_step_by_step(self) -> Progress:
-        """Stopped after every single step, and begun again with fresh objects and generators."""
+        """Stopped after every single step and amid each validation, and begun again with fresh objects and generators.
+
+        A try that did not come further than the one before, as its validation was stopped, is followed by a longer one.
+        """
+        asked, last = 1, ""
         for _ in range(100):
             self.__post_init__()
             torch.manual_seed(999)
             try:
-                return self.train(partial(next, iter([False, True])))
+                return self.train(partial(next, iter([False] * asked + [True])))
             except Stopped:
-                continue
+                entries = read_index(self.folder / "checkpoint")
+                asked, last = asked + 1 if entries[-1].name == last else 1, entries[-1].name
         raise AssertionError("it never ends")
 
     def events(self, kind: str) -> list[dict[str, Any]]:

@@ -1,0 +1,113 @@
+"""The folders of runs: which names they may have, and what is said of one that is damaged."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.train import weights_of
+from storage.layout import Layout
+from storage.records import PackRef
+from tasks import train
+from tasks.errors import ConfigError
+from tasks.predict import recipe_of
+from tasks.train import best_weights, is_whole
+
+BEST = "epoch-0001-step-0000002"
+
+
+@pytest.fixture
+def run_dir(root: Layout) -> Path:
+    """A folder that looks like that of a finished run."""
+    folder = root.run("looks-finished")
+    checkpoint = folder / "checkpoint" / BEST
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (folder / "train.json").write_text("{}")
+    (checkpoint / "weights.safetensors").write_bytes(b"weights")
+    state = json.dumps({"files": {"weights.safetensors": hashlib.sha256(b"weights").hexdigest()}})
+    (checkpoint / "state.json").write_text(state)
+    kept = [{"name": BEST, "state_sha256": hashlib.sha256(state.encode()).hexdigest(), "val_loss": 0.5}]
+    (folder / "checkpoint" / "index.json").write_text(json.dumps({"best": BEST, "last": BEST, "kept": kept}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "run_id", ["../datasets/x", "/etc", "..", ".", "", "a/b", "a\0b", "a\nb", "abc\n", ".hidden", "-x", "x" * 300, "é"]
+)
+def test_a_run_id_cannot_leave_the_folder_of_runs(root: Layout, run_id: str) -> None:
+    """Whatever is no plain name is refused in one sentence, wherever it is asked for."""
+    for ask in (root.run, weights_of, lambda given: recipe_of(root, given)):
+        with pytest.raises(ConfigError, match="is no id of a run") as refusal:
+            ask(run_id)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("run_id", ["0123456789abcdef", "tiny-run", "shuffled_narrow-0", "x" * 64])
+def test_plain_names_are_ids(root: Layout, run_id: str) -> None:
+    """Ours are hexadecimal; who runs models.fit by hand may name the folder."""
+    assert root.run(run_id) == root.root / "runs" / run_id
+
+
+@pytest.mark.parametrize("index", [None, "", "{", "[]", "{}", '{"best": null}', '{"best": "gone"}', '{"best": "../x"}'])
+def test_a_damaged_index_is_one_sentence(run_dir: Path, index: str | None) -> None:
+    """Missing, cut, or naming what is not there or not a checkpoint of this run."""
+    file = run_dir / "checkpoint" / "index.json"
+    outside = run_dir / "x" / "weights.safetensors"
+    outside.parent.mkdir(exist_ok=True)
+    outside.touch()
+    assert weights_of(run_dir.name).path.endswith(f"{BEST}/weights.safetensors")
+    file.unlink() if index is None else file.write_text(index)
+    with pytest.raises(ConfigError, match=r"index\.json.*train again") as refusal:
+        weights_of(run_dir.name)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("card", ["", "{", "{}", "[]", '{"recipe": {}}', '{"recipe": 3}'])
+def test_a_damaged_card_is_one_sentence(root: Layout, run_dir: Path, card: str) -> None:
+    """A train.json that tells no recipe."""
+    (run_dir / "train.json").write_text(card)
+    with pytest.raises(ConfigError, match=r"train\.json.* tells no recipe .*train again"):
+        recipe_of(root, run_dir.name)
+
+
+def test_the_weights_are_those_of_the_best_epoch(run_dir: Path) -> None:
+    """As the index says."""
+    assert best_weights(run_dir / "checkpoint").parent.name == BEST
+
+
+def test_a_whole_run_is_taken_as_it_is(root: Layout, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That its cached result is gone costs no training: nothing is started, nothing deleted."""
+    monkeypatch.setattr(train, "run_fit", lambda *given: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "run_id_of", lambda *given: run_dir.name)
+    pack = PackRef(digest="none", sha256="0" * 64, size_bytes=0, photos={})
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    found = train.train.fn(pack, {"name": "tiny"}, 0)
+    assert (found.run_id, found.weights.sha256) == (run_dir.name, hashlib.sha256(b"weights").hexdigest())
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "file", ["train.json", f"checkpoint/{BEST}/weights.safetensors", f"checkpoint/{BEST}/state.json"]
+)
+@pytest.mark.parametrize("harm", ["delete", "change"])
+def test_a_run_that_lost_something_is_not_whole(run_dir: Path, file: str, harm: str) -> None:
+    """Each file of the best checkpoint is compared with its digest."""
+    assert is_whole(run_dir)
+    (run_dir / file).unlink() if harm == "delete" else (run_dir / file).write_text("{")
+    assert not is_whole(run_dir)
+
+
+def test_the_artifact_moves_within_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most every few seconds, by steps; and at the end of each epoch."""
+    shown: list[float] = []
+    now = [0.0]
+    monkeypatch.setattr(train, "create_progress_artifact", lambda *given, **named: "id")
+    monkeypatch.setattr(train, "update_progress_artifact", lambda artifact, progress: shown.append(progress))
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    follow = train.follower("tiny", "run")
+    for step in range(1, 11):
+        now[0] += 1.0
+        follow({"event": "progress", "step": step, "steps": 20, "epoch": 1})
+    follow({"event": "epoch", "epoch": 1, "epochs": 2, "loss": 1.0, "val_loss": 1.0})
+    assert shown == [25.0, 50.0, 50.0]
