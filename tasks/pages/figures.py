@@ -85,9 +85,9 @@ def thousands(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def legend(axes: Axes) -> Legend:
+def legend(axes: Axes, columns: int = 4) -> Legend:
     """Name what is drawn, above the panel where it hides nothing."""
-    return axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2, handlelength=1.4)
+    return axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.2, handlelength=1.4)
 
 
 def sizes(kept: Floats, rejected: Floats, rules: Rules) -> bytes:

@@ -33,7 +33,7 @@ def size_factor_errors(errors: Sequence[Mapping[str, Any]]) -> bytes:
             axes.axvline(bias, color=REJECTED, linestyle=(0, (4, 3)), label=f"bias {bias:+.3f}")
         axes.set(xlabel="size factor: predicted − true", ylabel="share of each kind, %")
         axes.grid(axis="x", visible=False)
-        legend(axes).set_ncols(2)
+        legend(axes, 1)
     return sheet.svg
 
 

@@ -51,7 +51,7 @@ def reliability(name: str, before: Sequence[Mapping[str, Any]], after: Sequence[
         style: dict[str, Any] = {"fmt": "o-", "color": ACCENT, "capsize": 3, "linewidth": 1.0}
         axes.errorbar(said, seen, yerr=spread, label="with the temperature of val", **style)
         axes.set(xlim=(-2, 102), ylim=(-2, 104), xlabel="predicted probability, %", ylabel="it was so, %")
-        legend(axes).set_ncols(2)
+        legend(axes, 1)
     return sheet.svg
 
 
@@ -70,5 +70,5 @@ def responses(name: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> b
             axes.plot(strength, value, "o-", color=colour, markersize=3, label=label.partition(",")[0])
         axes.axvline(0.0, color=MUTED, linewidth=0.9)
         axes.set(xlabel=f"{name}, strength", ylabel="figure")
-        legend(axes).set_ncols(1)
+        legend(axes, 1)
     return sheet.svg

@@ -30,6 +30,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 import crop_packs
 import crop_probes
 import pyarrow.parquet as pq
+from crop_scenes import PhotoSpec
 
 from models import comparison
 from models.frames import PackSpec
@@ -77,7 +78,8 @@ class Bench:
     def packs(self, strength: float, recipes: Sequence[Recipe]) -> dict[PackSpec, Path]:
         """A pack for each recipe, of the same photos."""
         specs = [recipe.pack for recipe in recipes]
-        return crop_packs.packs(self.work, self.counts, strength, specs, self.options.workers)
+        photo = PhotoSpec(self.options.scenes, self.options.noise, self.options.quality or None)
+        return crop_packs.packs(self.work, self.counts, strength, specs, photo, self.options.workers)
 
     def run(self, name: str, recipe: Recipe, pack_dir: Path, seed: int, starts: Sequence[Path] = ()) -> Path:
         """The folder of a run that is trained and judged; one that is already there is taken as it is."""
@@ -215,19 +217,22 @@ def checks(bench: Bench) -> Iterator[Check]:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=int, default=1200, help="photos")
-    parser.add_argument("--val", type=int, default=200, help="photos")
-    parser.add_argument("--test", type=int, default=400, help="photos")
+    parser.add_argument("--train", type=int, default=450, help="photos")
+    parser.add_argument("--val", type=int, default=100, help="photos")
+    parser.add_argument("--test", type=int, default=300, help="photos")
     parser.add_argument("--strengths", type=float, nargs="+", default=[1.0, 0.0], help="of the lens, 0 to 1")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the network and its samples")
     parser.add_argument("--arms", nargs="+", default=ARMS, help="recipes; the last one joins the others")
     parser.add_argument("--parts", nargs="+", default=["arms", "shuffled", "probes"], help="which controls")
+    parser.add_argument("--scenes", default="fields", choices=("fields", "leaves"), help="leaves: those of the source")
+    parser.add_argument("--noise", type=float, default=1.0, help="strength of the sensor's, 0 to 1")
+    parser.add_argument("--quality", type=int, default=88, help="of the photo's JPEG; 0: none")
     parser.add_argument("--no-staged", dest="staged", action="store_false", help="train the last arm from nothing")
     parser.add_argument("--epochs", type=int, help="instead of each recipe's")
     parser.add_argument("--draws", type=int, default=8, help="training samples of each photo that probes see")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds that are trained beside each other")
-    parser.add_argument("--threads", type=int, help="of each training")
+    parser.add_argument("--jobs", type=int, default=2, help="seeds that are trained beside each other")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--work", type=Path, help="folder that keeps frames and runs")
     parser.add_argument("--out", type=Path, help="JSON file of the table")

@@ -1,14 +1,11 @@
 """Packs of the synthetic camera for the controls of crop detection: the same scenes at every strength of its lens.
 
-Pillow, NumPy and pyarrow only, so that it also runs where no photo could be downloaded or decoded otherwise. A scene is
-rendered and goes through its JPEG once, whatever frames are wanted of it; packs share the files of frames.
+Pillow, NumPy and pyarrow only, so that it also runs where no photo could be downloaded or decoded otherwise. A photo is
+taken (``crop_scenes``) once, whatever frames are wanted of it; packs share the files of frames.
 """
 
 import hashlib
-import importlib.util
-import io
 import json
-import math
 import os
 import shutil
 import sys
@@ -16,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,30 +24,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+from crop_scenes import PhotoSpec, take
 
 from models.frames import PackSpec
 
 Size = tuple[int, int]  # height, width
-CAMERA_WIDTH_PX = 1620  # at least
-SCENE_SHRINK = 2.6  # of the camera at most: a scene is that much smaller than its photo, and no frame may resolve it
-ASPECT = 1.5
-QUALITY = 88
 FIRST_SCENE = {"train": 0, "val": 1_000_000, "test": 2_000_000}  # more photos of one split move none of another
-
-
-def camera() -> ModuleType:
-    """The synthetic camera, loaded by its path: the package that it lies in wants all of Darkroom installed."""
-    if importlib.util.find_spec("simplejpeg") is None:
-        sys.modules.setdefault("simplejpeg", ModuleType("simplejpeg"))  # only its encoder, which is not called
-    name = "synthetic_camera"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "tasks/sources/standin/camera.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def sizes(spec: PackSpec) -> list[Size]:
@@ -59,24 +40,22 @@ def sizes(spec: PackSpec) -> list[Size]:
     return [(spec.frame_height, spec.frame_width), *detail]
 
 
-def photograph(scene: int, strength: float, wanted: Sequence[Size]) -> list[npt.NDArray[np.uint8]]:
-    """One photo through its JPEG, reduced to (height, width, 3) of each wanted size as a pack has it."""
-    made = camera()
-    width = max(CAMERA_WIDTH_PX, *(math.ceil(SCENE_SHRINK * size[1]) for size in wanted))
-    pixels = made.render(scene, width, round(width / ASPECT), made.Lens.of_strength(strength))
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY, subsampling="4:2:0")
-    photo = Image.open(stream).convert("RGB")
-    return [np.asarray(photo.resize((width, height), Image.Resampling.BOX)) for height, width in wanted]
+def photograph(scene: int, strength: float, wanted: Sequence[Size], photo: PhotoSpec) -> list[npt.NDArray[np.uint8]]:
+    """One photo, reduced to (height, width, 3) of each wanted size as a pack has it."""
+    taken = take(scene, strength, max(width for _, width in wanted), photo)
+    return [np.asarray(taken.resize((width, height), Image.Resampling.BOX)) for height, width in wanted]
 
 
-def render(folder: Path, split: str, photos: int, strength: float, wanted: Sequence[Size], workers: int) -> None:
+def render(
+    folder: Path, split: str, photos: int, strength: float, wanted: Sequence[Size], photo: PhotoSpec, workers: int
+) -> None:
     """Write the frames of one split, a file a size, and the digests of each photo's frames; once."""
     index = folder / f"{split}.json"
     if index.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     scenes = range(FIRST_SCENE[split], FIRST_SCENE[split] + photos)
+    one = partial(photograph, strength=strength, wanted=wanted, photo=photo)
     digests: dict[str, list[str]] = {_name(size): [] for size in wanted}
     with ExitStack() as opened:
         files = [opened.enter_context((folder / f"{split}.{_name(size)}.npy").open("wb")) for size in wanted]
@@ -84,7 +63,7 @@ def render(folder: Path, split: str, photos: int, strength: float, wanted: Seque
             header = {"descr": "|u1", "fortran_order": False, "shape": (photos, *size, 3)}
             np.lib.format.write_array_header_1_0(file, header)
         pool = opened.enter_context(ProcessPoolExecutor(workers))
-        for frames in pool.map(photograph, scenes, [strength] * photos, [wanted] * photos, chunksize=8):
+        for frames in pool.map(one, scenes, chunksize=8):
             for file, frame, noted in zip(files, frames, digests.values(), strict=True):
                 data = frame.tobytes()
                 file.write(data)
@@ -124,17 +103,22 @@ def _entry(folder: Path, rendered: Path, split: str, photos: int, spec: PackSpec
 
 
 def packs(
-    work: Path, counts: dict[str, int], strength: float, specs: Iterable[PackSpec], workers: int
+    work: Path,
+    counts: dict[str, int],
+    strength: float,
+    specs: Iterable[PackSpec],
+    photo: PhotoSpec,
+    workers: int,
 ) -> dict[PackSpec, Path]:
     """A pack for each of ``specs``, all of the same photos at one strength of the lens."""
     distinct = list(dict.fromkeys(specs))
     wanted = sorted({size for spec in distinct for size in sizes(spec)})
-    named = "-".join([f"{strength:g}", *map(str, counts.values()), *map(_name, wanted)])
+    named = "-".join([photo.label, f"{strength:g}", *map(str, counts.values()), *map(_name, wanted)])
     rendered = work / f"frames-{named}"
     for split, photos in counts.items():
-        render(rendered, split, photos, strength, wanted, workers)
+        render(rendered, split, photos, strength, wanted, photo, workers)
     return {
-        spec: assemble(work / f"pack-{strength:g}-{number}", rendered, counts, spec)
+        spec: assemble(work / f"pack-{photo.label}-{strength:g}-{number}", rendered, counts, spec)
         for number, spec in enumerate(distinct)
     }
 

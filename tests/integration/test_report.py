@@ -210,7 +210,10 @@ def evaluation(photos: int, first: str) -> Row:
         "calibration": {"crop": {"label": "A <crop>", "temperature": 1.4, "before": reliable, "after": reliable}},
         "responses": {"vignetting": [{"strength": x, "figures": [won | {"value": 0.8 - x / 10}]} for x in (0, 1)]},
         "pictures": {
-            "size_factor_errors": [errors],
+            "size_factor_errors": [errors | {"label": label} for label in (
+                "rectangle, crops", "rectangle, whole photos", "answer (whole where no crop is called), half crops",
+                "rectangle from the heat-maps, crops",
+            )],
             "accuracy_by_size_factor": [{"from": 0.5, "to": 0.6, "samples": 20, **share}],
             "accuracy_by_edge": [{"edge": "left", "samples": 20, **share}],
             "heat_maps": [{
