@@ -87,7 +87,8 @@ def thousands(axis: Any) -> None:
 
 def legend(axes: Axes, columns: int = 4) -> Legend:
     """Name what is drawn, above the panel where it hides nothing."""
-    return axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, columnspacing=1.2, handlelength=1.4)
+    style: Any = {"columnspacing": 1.2, "handlelength": 1.4}
+    return axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, **style)
 
 
 def sizes(kept: Floats, rejected: Floats, rules: Rules) -> bytes:
