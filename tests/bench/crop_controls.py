@@ -1,14 +1,16 @@
 """Controls for crop detection: what a lens leaves has to be learnt, and where there is none, nothing may be.
 
-Photographs come from the synthetic camera, so nothing but its lens tells a crop from a whole photo, nor where it was
-cut. Every arm (by default thumbnail, patches and both) is trained with every seed at every strength of the lens, the
-last arm from the runs of the others with the same seed, as ``compare_runs(..., staged=True)`` does; the arms are then
-compared on the same test photos. At strength 0 every figure has to stay at its trivial answer
-(where nothing is to be seen, one interval in forty has its floor above it all the same). The same arm that was
-told the truth about other photos (shuffled labels) has to as well, and so have probes that see only the width or the
-power spectrum of a sample (``crop_probes``); what these tell under the official protocol is reported, not judged.
+Photos are taken by the synthetic camera of scenes that are scale-free by construction (``crop_scenes``), so nothing but
+its lens tells a crop from a whole photo, nor where it was cut; the leaves of the photo source (``--scenes leaves``) are
+scale-free only roughly, which their spectra show. Every arm (by default thumbnail, patches and both) is trained
+with every seed at every strength of the lens, the last arm from the runs of the others with the same seed, as
+``compare_runs(..., staged=True)`` does; the arms are then compared on the same test photos. At strength 0 every figure
+has to stay at its trivial answer (where nothing is to be seen, one interval in forty has its floor above it all the
+same). The same arm that was told the truth about other photos (shuffled labels) has to as well, and so have probes that
+see only the width or the power spectrum of a sample (``crop_probes``); what these tell under the official protocol is
+reported, not judged.
 
-    python tests/bench/crop_controls.py --train 1200 --val 200 --test 400 --strengths 1 0 --seeds 0 1 2
+    python tests/bench/crop_controls.py --work controls --out controls.json
 
 Needs torch, torchvision, NumPy, pyarrow, Pillow and safetensors alone. What is found in ``--work`` is not done again.
 """

@@ -26,7 +26,7 @@ def request_file(fits: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_search_leaves_the_sweep_and_nothing_else(request_file: Path, tmp_path: Path) -> None:
     """lr_finder.json holds rates, losses and suggestions, beside what made them; a run may then begin there."""
     assert fit.main([str(request_file)]) == 0
-    assert [file.name for file in (tmp_path / "run").iterdir()] == ["lr_finder.json"]
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"lr_finder.json", ".lock"}
     found = json.loads((tmp_path / "run" / "lr_finder.json").read_text())
     assert len(found["lrs"]) == len(found["losses"]) > 20
     assert found["suggestions"].keys() == {"minimum", "steepest", "valley"}
@@ -38,4 +38,4 @@ def test_a_search_can_be_stopped(request_file: Path, tmp_path: Path, monkeypatch
     """It then leaves nothing."""
     monkeypatch.setattr(fit.StopRequest, "__call__", lambda self: True)
     assert fit.main([str(request_file)]) == STOPPED_EXIT_CODE
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]

@@ -83,9 +83,10 @@ def test_a_run_starts_from_another(run_here: Run, fits: ModuleType, pack: Path, 
     before = {name: value.clone() for name, value in model.state_dict().items()}
     [account] = networks.start_from(model, [tmp_path / "part.safetensors"])
     after = model.state_dict()
-    assert account["tensors"] == len(tensors) - 1
+    assert account["tensors"] == len(tensors) - 2, "neither the stem nor a head of which a part is missing"
     assert torch.equal(after["head.weight"], before["head.weight"])
-    assert torch.equal(after["head.bias"], tensors["head.bias"])
+    assert torch.equal(after["head.bias"], before["head.bias"])
+    assert torch.equal(after["trunk.stem.1.weight"], tensors["trunk.stem.1.weight"])
 
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     for path, words in (("other.safetensors", "holds no tensor that fits"), ("run.json", "cannot be read as weights")):
