@@ -2,7 +2,7 @@
 
 A scene is a Gaussian random field in three correlated colours whose power falls as 1 / k^2 in two dimensions (its
 amplitude as 1 / k): every octave of frequency has the same variance, so a crop, enlarged, has the law of the whole but
-for an additive constant. It is white-noise-like up to the Nyquist frequency of the photo, which is at least three times
+for an additive constant. The law holds up to the Nyquist frequency of the photo, which is at least three times
 as wide as the widest frame, and no frequency is the lowest one within the photo. Nothing is done to it point by point.
 NumPy and Pillow only.
 """
@@ -95,7 +95,7 @@ def colours(rng: np.random.Generator, width: int, height: int) -> Floats:
     mixing *= rng.uniform(*CONTRAST) / np.linalg.norm(mixing, axis=1, keepdims=True)
     mean = rng.uniform(*MEAN) + rng.normal(0, MEAN_STD, 3)
     fields = np.stack([field(rng, width, height) for _ in range(3)], -1)
-    return fields @ mixing.T.astype(np.float32) + mean.astype(np.float32)
+    return np.asarray(fields @ mixing.T + mean, np.float32)
 
 
 def field(rng: np.random.Generator, width: int, height: int) -> Floats:
@@ -139,4 +139,4 @@ def _amplitude(height: int, width: int, pixel: int) -> Floats:
     density = (share if pixel == 1 else 1 - share) / (2 * math.pi * k**2)
     amplitude = np.sqrt(density * height * width / 2) / pixel
     amplitude[:, [0, -1]] *= math.sqrt(2)
-    return amplitude.astype(np.float32)
+    return np.asarray(amplitude, np.float32)
