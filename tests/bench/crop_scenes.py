@@ -95,7 +95,7 @@ def colours(rng: np.random.Generator, width: int, height: int) -> Floats:
     mixing *= rng.uniform(*CONTRAST) / np.linalg.norm(mixing, axis=1, keepdims=True)
     mean = rng.uniform(*MEAN) + rng.normal(0, MEAN_STD, 3)
     fields = np.stack([field(rng, width, height) for _ in range(3)], -1)
-    return np.asarray(fields @ mixing.T + mean, np.float32)
+    return np.asarray(fields @ mixing.T.astype(np.float32) + mean.astype(np.float32))
 
 
 def field(rng: np.random.Generator, width: int, height: int) -> Floats:
