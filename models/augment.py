@@ -42,7 +42,7 @@ class AugmentPlan:
 
 def plan_augmentation(keys_B: NDArray[np.uint64], seed: int, epoch: int, spec: AugmentSpec) -> AugmentPlan:
     """What ``spec`` draws for each photo in this epoch."""
-    draws = uniform_draws(seed, epoch, keys_B, DRAWS)
+    draws = uniform_draws("augmentation", seed, epoch, keys_B, DRAWS)
     area, shape, place_x, place_y, flip_x, flip_y, turn, kernel, *colours, hue = draws.T
     share = spec.min_area + area * (1 - spec.min_area)
     factor = np.minimum(spec.max_aspect, 1 / share) ** (2 * shape - 1)  # no more than fits into the frame

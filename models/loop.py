@@ -204,7 +204,7 @@ def epoch_batches(keys: NDArray[np.uint64], seed: int, epoch: int, batch_size: i
 
     None has more than ``batch_size`` rows, unless one had a single row otherwise (batch normalisation).
     """
-    order = np.argsort(uniform_draws(seed, epoch, keys, 1)[:, 0], kind="stable")
+    order = np.argsort(uniform_draws("order", seed, epoch, keys, 1)[:, 0], kind="stable")
     return np.array_split(order, max(1, min(-(-len(keys) // batch_size), len(keys) // 2)))
 
 

@@ -1,4 +1,4 @@
-"""Random numbers as functions of identity: every draw is a hash of (seed, epoch, photo key).
+"""Random numbers as functions of identity: every draw is a hash of (purpose, seed, epoch, photo key).
 
 A draw depends neither on the order of the photos nor on what else is in the batch nor on the device, so a run that is
 killed and resumed, or shared among processes, sees what it would have seen.
@@ -26,12 +26,16 @@ def other_keys(keys_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return _mix(~keys_N)
 
 
-def uniform_draws(seed: int, epoch: int, keys_N: NDArray[np.uint64], columns: int) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) [N, columns]; each row is a function of (seed, epoch, key) alone.
+def uniform_draws(
+    purpose: str, seed: int, epoch: int, keys_N: NDArray[np.uint64], columns: int
+) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1) [N, columns]; each row is a function of (purpose, seed, epoch, key) alone.
 
+    What is drawn for one purpose tells nothing of another: an order of photos drawn as their crops are would bring all
+    crops before all whole photos.
     Source: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), used as a counter-based generator.
     """
-    base = _mix(_mix(np.array([seed], np.uint64) + _GOLDEN) ^ np.uint64(epoch))
+    base = _mix(_mix(_mix(photo_keys([purpose]) ^ np.uint64(seed)) + _GOLDEN) ^ np.uint64(epoch))
     state_N1 = _mix(base ^ keys_N)[:, None]
     counters = np.arange(1, columns + 1, dtype=np.uint64) * _GOLDEN
     return (_mix(state_N1 + counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -54,7 +54,7 @@ class CategorySystem:
         """A random part of each photo in random colours, and its class."""
         numbers_B = class_numbers(photos.labels, self.classes, "train")
         if self.spec.shuffled_labels:
-            chance_B = uniform_draws(seed, 0, other_keys(photos.keys_B), 1)[:, 0]
+            chance_B = uniform_draws("shuffled labels", seed, 0, other_keys(photos.keys_B), 1)[:, 0]
             numbers_B = (chance_B * len(self.classes)).astype(np.int64)
         image_B3HW = augment(photos.frame_BCHW, photos.keys_B, seed, epoch, self.spec.augment, self.spec.input_px)
         label_B = torch.from_numpy(numbers_B).to(image_B3HW.device, non_blocking=True)

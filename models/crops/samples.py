@@ -49,7 +49,7 @@ class SamplePlan:
 
 def plan_samples(keys_N: NDArray[np.uint64], seed: int, epoch: int, spec: CropSpec) -> SamplePlan:
     """One training sample of each photo, as the laws of ``spec`` draw it for this epoch."""
-    draws = uniform_draws(seed, epoch, keys_N, CROP_DRAWS + 8 + 2 * CELLS + 4)
+    draws = uniform_draws("crops", seed, epoch, keys_N, CROP_DRAWS + 8 + 2 * CELLS + 4)
     rectangle_N4, is_crop_N = draw_rectangles(draws[:, :CROP_DRAWS], spec.crop_law)
     scale, mirrored, moved, kernel, colours = np.split(
         draws[:, CROP_DRAWS:], np.cumsum([6, 2, 2 * CELLS, 1]).tolist(), axis=1

@@ -7,14 +7,19 @@ import torch
 from models.randomness import add_noise, other_keys, photo_keys, triangular_noise, uniform_draws
 
 
-def test_draws_change_with_seed_epoch_and_photo():
-    """Draws are uniform, repeatable, and differ as soon as seed, epoch or photo differ."""
+def test_draws_change_with_purpose_seed_epoch_and_photo():
+    """Draws are uniform, repeatable, and differ as soon as purpose, seed, epoch or photo differ."""
     keys = photo_keys(str(n) for n in range(20_000))
-    draws = uniform_draws(0, 0, keys, 3)
-    assert np.array_equal(draws, uniform_draws(0, 0, keys, 3))
-    others = [uniform_draws(1, 0, keys, 3), uniform_draws(0, 1, keys, 3), uniform_draws(0, 0, other_keys(keys), 3)]
+    draws = uniform_draws("a", 0, 0, keys, 3)
+    assert np.array_equal(draws, uniform_draws("a", 0, 0, keys, 3))
+    others = [
+        uniform_draws("b", 0, 0, keys, 3),
+        uniform_draws("a", 1, 0, keys, 3),
+        uniform_draws("a", 0, 1, keys, 3),
+        uniform_draws("a", 0, 0, other_keys(keys), 3),
+    ]
     assert all(not np.any(draws == other) for other in others)
-    correlation = np.corrcoef(np.concatenate([draws, *others], axis=1).T) - np.eye(12)
+    correlation = np.corrcoef(np.concatenate([draws, *others], axis=1).T) - np.eye(15)
     assert np.abs(correlation).max() < 0.04
     assert np.histogram(draws, bins=10, range=(0, 1))[0] == pytest.approx(6000, rel=0.06)
 
