@@ -7,9 +7,10 @@ resumed run finds the state of exactly those parts that have learnt.
 Source: Howard and Ruder, ULMFiT (arXiv 1801.06146, 3.3, gradual unfreezing).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.errors import ConfigError
 from models.specs import Freeze, Recipe
@@ -29,6 +30,25 @@ def start_epoch(model: nn.Module, frozen: Sequence[Freeze], epoch: int) -> None:
             module.eval()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"nothing learns in epoch {epoch + 1}: frozen covers the whole network", key="frozen")
+
+
+def never_learnt(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
+    """A copy of each parameter that the recipe freezes for good."""
+    prefixes = tuple(each.prefix for each in recipe.frozen if each.until_epoch is None)
+    return {name: value.detach().clone() for name, value in model.named_parameters() if name.startswith(prefixes)}
+
+
+def refuse_frozen_chance(model: nn.Module, recipe: Recipe, first: Mapping[str, Tensor]) -> None:
+    """Raise ``ConfigError`` if what is frozen for good is still as it was drawn (``first``): nothing was loaded."""
+    for each in recipe.frozen:
+        parts = {name: value for name, value in model.named_parameters() if name.startswith(each.prefix)}
+        is_for_good = each.until_epoch is None and bool(parts)
+        if is_for_good and all(torch.equal(value, first[name]) for name, value in parts.items()):
+            message = (
+                f"recipe {recipe.name!r} freezes {each.prefix!r} for good, but no weights were given for it:"
+                " name the runs that learnt them in start_from"
+            )
+            raise ConfigError(message, key="start_from", prefix=each.prefix)
 
 
 def refuse_unknown_prefixes(model: nn.Module, recipe: Recipe) -> None:

@@ -26,9 +26,7 @@ def other_keys(keys_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return _mix(~keys_N)
 
 
-def uniform_draws(
-    purpose: str, seed: int, epoch: int, keys_N: NDArray[np.uint64], columns: int
-) -> NDArray[np.float64]:
+def uniform_draws(purpose: str, seed: int, epoch: int, keys_N: NDArray[np.uint64], columns: int) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1) [N, columns]; each row is a function of (purpose, seed, epoch, key) alone.
 
     What is drawn for one purpose tells nothing of another: an order of photos drawn as their crops are would bring all

@@ -14,6 +14,7 @@ from models.averaging import Averaged
 from models.categories.labels import describe_classes
 from models.checkpoint import Checkpoints, Progress
 from models.errors import OutOfMemory
+from models.freezing import never_learnt, refuse_frozen_chance
 from models.jobs import (
     Request,
     choose_device,
@@ -57,7 +58,9 @@ def prepare(request: Request) -> Learner:
     refuse_unknown_test_labels(request, classes)
     system = system_of(recipe, classes)
     model = build_model(system, request.seed, device)
+    first = never_learnt(model, recipe)
     starts = start_from(model, request.start_from)
+    refuse_frozen_chance(model, recipe, first)
     return Learner(pack, classes, system, request.world.prepare(model, device), device, starts)
 
 

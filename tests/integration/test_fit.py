@@ -5,6 +5,7 @@ import json
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from models import fit, networks, training
 from models.checkpoint import best_weights
-from models.specs import GuardSpec, OptimiserSpec
+from models.specs import Freeze, GuardSpec, OptimiserSpec
 
 COUNTS = {"train": 48, "val": 12, "test": 12}
 Run = Callable[..., int]
@@ -92,6 +93,15 @@ def test_a_run_starts_from_another(run_here: Run, fits: ModuleType, pack: Path, 
     for path, words in (("other.safetensors", "holds no tensor that fits"), ("run.json", "cannot be read as weights")):
         assert run_here(tmp_path / "third", pack, recipe, start_from=[str(tmp_path / path)]) == 2
         assert words in error_of(tmp_path / "third")["message"]
+
+
+def test_chance_is_not_frozen(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
+    """A part that never learns has to be given: frozen for good as it was drawn, it would only seem to be trained."""
+    recipe = replace(fits.tiny_recipe(epochs=1), frozen=(Freeze("trunk."),))
+    assert run_here(tmp_path / "chance", pack, recipe) == 2
+    assert "freezes 'trunk.' for good, but no weights were given" in error_of(tmp_path / "chance")["message"]
+    assert run_here(tmp_path / "first", pack, fits.tiny_recipe(epochs=1), seed=5) == 0
+    assert run_here(tmp_path / "second", pack, recipe, start_from=[str(tmp_path / "first")]) == 0
 
 
 def test_a_pack_that_does_not_fit_is_refused(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
