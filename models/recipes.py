@@ -34,12 +34,19 @@ FULL_THUMBNAIL = ThumbnailSpec(
     # The narrowest crop of an 896 px frame is reduced by 1.6: with less, sharpness tells crops apart (see LOG.md).
     scale=ScaleLaw(min_px=224, max_px=280),
 )
-FULL_PATCHES = PatchSpec(TrunkSpec(RESNET_18, WIDTHS, "7x7-pool"), patch_px=96, scale=ScaleLaw(min_px=512, max_px=640))
+# The paper moves patches by up to 8 px in pictures of 1,024 px and more; in smaller ones by as much less, or a patch shows
+# another cell than the one that its label names.
+FULL_PATCHES = PatchSpec(
+    TrunkSpec(RESNET_18, WIDTHS, "7x7-pool"), patch_px=96, scale=ScaleLaw(min_px=512, max_px=640), jitter_px=4
+)
 NARROW_THUMBNAIL = ThumbnailSpec(
     TrunkSpec((1, 1, 1, 1), (16, 32, 64, 128), "3x3"), height=48, width=72, scale=ScaleLaw(min_px=72, max_px=96)
 )
 NARROW_PATCHES = PatchSpec(
-    TrunkSpec((1, 1, 1, 1), (16, 32, 64, 128), "3x3"), patch_px=24, scale=ScaleLaw(min_px=128, max_px=128)
+    TrunkSpec((1, 1, 1, 1), (16, 32, 64, 128), "3x3"),
+    patch_px=24,
+    scale=ScaleLaw(min_px=128, max_px=128),
+    jitter_px=1,
 )
 
 

@@ -92,7 +92,7 @@ def test_interrupted_demo_leaves_nothing_running(
         os.killpg(running.pid, number)  # as a terminal does
     else:
         running.send_signal(number)
-    said, _ = running.communicate(timeout=60)
+    said, _ = running.communicate(timeout=DEMO_TIMEOUT_S)
     assert running.returncode != 0
     assert said.count("Traceback") == 0
     until("the end of all that it started", lambda: not processes(tmp_path))
