@@ -105,10 +105,10 @@ def _cut(
     if kernel == "triangle" and frame_BCHW.device.type == "cpu":
         return cut_bytes(frame_BCHW, rectangle_px_B4, (input_px, input_px), is_mirrored_B2).float().div_(255)
     return crop_and_resize(
-        frame_BCHW.float() / 255,
-        _on(frame_BCHW, rectangle_px_B4 / (width, width, height, height)),
+        frame_BCHW,
+        torch.from_numpy(rectangle_px_B4 / (width, width, height, height)),
         (input_px, input_px),
-        mirrored_B2=torch.from_numpy(is_mirrored_B2).to(frame_BCHW.device),
+        mirrored_B2=torch.from_numpy(is_mirrored_B2),
         by=FILTERS[kernel],
     ).clamp(0, 1)
 

@@ -20,11 +20,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.errors import ConfigError
-from models.metrics import Floats, Labels, PhotoBootstrap
+from models.metrics import Floats, Labels, PhotoBootstrap, beats
 
 Runs = Mapping[str, Mapping[int, pa.Table]]  # arm -> seed -> the rows of a scores.parquet
 KEY = ("source", "photo_id", "sample")
-FIXED = (*KEY, "weight")
 PERMUTATIONS = 10_000
 _CHUNK_SIGNS = 4_000_000  # held at once
 TABLE = pa.schema([
@@ -32,7 +31,9 @@ TABLE = pa.schema([
     ("first", pa.string()), ("second", pa.string()),  # of an arm: its name, null
     ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64()),
     ("seed_std", pa.float64()), ("p_value", pa.float64()), ("p_holm", pa.float64()), ("test", pa.string()),
-    ("baseline", pa.float64()), ("better", pa.string()), ("unit", pa.string()), ("label", pa.string()),
+    ("baseline", pa.float64()), ("difference", pa.float64()), ("difference_low", pa.float64()),
+    ("difference_high", pa.float64()), ("beats_baseline", pa.bool_()),  # of an arm: from the baseline, paired
+    ("better", pa.string()), ("unit", pa.string()), ("label", pa.string()),
 ])  # fmt: skip
 
 
@@ -47,17 +48,23 @@ class Resampling:
 
 @dataclass(frozen=True)
 class ArmScores:
-    """One arm on one figure: its scores by seed, and the weights of the samples, 0 where the figure is not asked."""
+    """One arm on one figure: its scores by seed, the trivial answer's, and the weights, 0 where it is not asked."""
 
     scores_EN: Floats
     weight_N: Floats
+    baseline_N: Floats
+
+
+def baseline_of(name: str) -> str:
+    """The column with what the trivial answer scores on each sample by the figure ``name``."""
+    return f"{name}_baseline"
 
 
 def compare(runs: Runs, resampling: Resampling = Resampling()) -> dict[str, Any]:
     """Every figure that two arms or more share: each arm with its interval, each pair of arms with a paired one.
 
     Raises ``ConfigError`` if fewer than two arms are given, an arm has no run, or two runs were judged on different
-    samples.
+    samples, by another truth, or beside other trivial answers.
     """
     if len(runs) < 2:
         raise ConfigError(f"a comparison takes two arms or more, not {', '.join(runs) or 'none'}")
@@ -68,12 +75,17 @@ def summarise(runs: Runs, resampling: Resampling = Resampling(), least_arms: int
     """As ``compare``, for any number of arms: the figures that at least ``least_arms`` of them have."""
     if empty := [arm for arm, of in runs.items() if not of]:
         raise ConfigError(f"the arm {empty[0]!r} has no run: evaluate one", arm=empty[0])
+    for arm, of in runs.items():
+        _refuse_older(arm, of)
     ordered = {arm: {seed: _in_order(table) for seed, table in sorted(of.items())} for arm, of in runs.items()}
     tables = [(f"{arm} (seed {seed})", table) for arm, of in ordered.items() for seed, table in of.items()]
     for name, table in tables[1:]:
         _refuse_other_samples(*tables[0], name, table)
+        _refuse_other_truth(*tables[0], name, table)
     photo_N, photos = photo_numbers(tables[0][1])
     shared = shared_figures(ordered, least_arms)
+    for name, _ in shared:
+        _refuse_other_baselines(name, tables)
     measured = [_figure(name, field, ordered, photo_N, photos, resampling) for name, field in shared]
     correct_by_holm([pair for each in measured for pair in each["pairs"]])
     return {
@@ -102,6 +114,40 @@ def _refuse_other_samples(first: str, expected: pa.Table, second: str, found: pa
     raise ConfigError(message, first=first, second=second)
 
 
+def _refuse_older(arm: str, of: Mapping[int, pa.Table]) -> None:
+    """Raise ``ConfigError`` for a run whose scores do not say what was true, nor what the trivial answer scored."""
+    for seed, table in of.items():
+        if "truth" not in table.column_names:
+            message = f"{arm} (seed {seed}) was judged by an older version, which kept no truth: evaluate it again"
+            raise ConfigError(message, arm=arm, seed=seed)
+
+
+def _refuse_other_truth(first: str, expected: pa.Table, second: str, found: pa.Table) -> None:
+    """Raise ``ConfigError`` unless the samples have the same truth in both runs."""
+    others = int((expected["truth"].to_numpy() != found["truth"].to_numpy()).sum())
+    if others:
+        message = (
+            f"{first} and {second} were judged by another truth in {others} of {len(found)} samples of the same photos:"
+            " evaluate both with one crop law, one seed of the evaluation and the same labels"
+        )
+        raise ConfigError(message, first=first, second=second)
+
+
+def _refuse_other_baselines(figure: str, tables: Sequence[tuple[str, pa.Table]]) -> None:
+    """Raise ``ConfigError`` unless the trivial answer scores the same by ``figure`` in all runs that have it."""
+    having = [(name, table[baseline_of(figure)].to_numpy()) for name, table in tables if figure in figures_of(table)]
+    first, expected_N = having[0]
+    for second, found_N in having[1:]:
+        if not np.allclose(expected_N, found_N, atol=1e-6, equal_nan=True):
+            message = f"{first} and {second} have other trivial answers by the figure {figure!r}: evaluate both again"
+            raise ConfigError(message, first=first, second=second, figure=figure)
+
+
+def figures_of(table: pa.Table) -> list[str]:
+    """The figures that a run has: the columns that stand beside their baseline."""
+    return [name for name in table.column_names if baseline_of(name) in table.column_names]
+
+
 def _names(table: pa.Table) -> set[str]:
     return {f"{source}/{photo}" for source, photo in zip(*table.select(KEY[:2]).to_pydict().values(), strict=True)}
 
@@ -122,7 +168,7 @@ def shared_figures(runs: Runs, least_arms: int) -> list[tuple[str, pa.Field]]:
     for of in runs.values():
         first, *others = of.values()
         for field in first.schema:
-            if field.name not in FIXED and all(field.name in table.column_names for table in others):
+            if field.name in figures_of(first) and all(field.name in figures_of(table) for table in others):
                 having.setdefault(field.name, []).append(field)
     shared = [(name, fields[0]) for name, fields in having.items() if len(fields) >= least_arms]
     tables = [table for of in runs.values() for table in of.values()]
@@ -143,13 +189,14 @@ def _are_same(tables: Sequence[pa.Table], first: str, second: str) -> bool:
 
 
 def arm_scores(name: str, of: Mapping[int, pa.Table]) -> ArmScores | None:
-    """The scores of an arm's runs; None if one of them lacks the figure."""
-    if not all(name in table.column_names for table in of.values()):
+    """The scores of an arm's runs and the baseline of them all; None if one of them lacks the figure."""
+    if not all(name in figures_of(table) for table in of.values()):
         return None
     scores_EN = np.stack([table[name].to_numpy() for table in of.values()])  # a null becomes NaN
     counts_N = ~np.isnan(scores_EN).any(0)
-    weight_N = next(iter(of.values()))["weight"].to_numpy() * counts_N
-    return ArmScores(np.where(counts_N, scores_EN, 0.0), weight_N)
+    first = next(iter(of.values()))
+    baseline_N = np.where(counts_N, first[baseline_of(name)].to_numpy(), 0.0)
+    return ArmScores(np.where(counts_N, scores_EN, 0.0), first["weight"].to_numpy() * counts_N, baseline_N)
 
 
 def _figure(
@@ -160,28 +207,38 @@ def _figure(
     having = {arm: found for arm, of in runs.items() if (found := arm_scores(name, of)) is not None}
     weight_N = np.min([each.weight_N for each in having.values()], axis=0)
     bootstrap = PhotoBootstrap(photo_N, photos, resampling.replicates, resampling.seed)
+    better, baseline_N = facts.get("better", "higher"), next(iter(having.values())).baseline_N
     return {
         "name": name,
         "label": facts.get("label", name),
         "unit": facts.get("unit", ""),
-        "better": facts.get("better", "higher"),
-        "baseline": float(facts["baseline"]) if "baseline" in facts else None,
+        "better": better,
+        "baseline": float(weight_N @ baseline_N / weight_N.sum().clip(1e-300)),
         "baseline_label": facts.get("baseline_label", ""),
         "samples": int((weight_N > 0).sum()),
-        "arms": list(_arms(having, weight_N, bootstrap, runs)),
-        "pairs": list(_pairs(having, weight_N, bootstrap, resampling, facts.get("better", "higher"))),
+        "arms": list(_arms(having, weight_N, bootstrap, runs, better)),
+        "pairs": list(_pairs(having, weight_N, bootstrap, resampling, better)),
     }
 
 
 def _arms(
-    having: Mapping[str, ArmScores], weight_N: Floats, bootstrap: PhotoBootstrap, runs: Runs
+    having: Mapping[str, ArmScores], weight_N: Floats, bootstrap: PhotoBootstrap, runs: Runs, better: str
 ) -> Iterator[dict[str, Any]]:
-    """Each arm: the mean over seeds with its interval over photos, and what each seed has."""
-    means = bootstrap.means(np.stack([each.scores_EN.mean(0) for each in having.values()]), _times(weight_N, having))
-    for (arm, scores), mean in zip(having.items(), means, strict=True):
+    """Each arm: the mean over seeds with its interval over photos, less the baseline (paired), and what each seed has.
+
+    An arm beats the baseline by the same test as a run of its own does (``models.evaluation.figures``).
+    """
+    mean_AN = np.stack([each.scores_EN.mean(0) for each in having.values()])
+    gap_AN = mean_AN - np.stack([each.baseline_N for each in having.values()])
+    found = bootstrap.means(np.concatenate([mean_AN, gap_AN]), np.tile(weight_N, (2 * len(having), 1)))
+    for (arm, scores), mean, gap in zip(having.items(), found[: len(having)], found[len(having) :], strict=True):
         by_seed = _by_seed(scores.scores_EN, weight_N)
         seeds = {str(seed): value for seed, value in zip(runs[arm], by_seed, strict=True)}
-        yield {"arm": arm, **asdict(mean), "seed_std": seed_std(by_seed), "by_seed": seeds}
+        yield {
+            "arm": arm, **asdict(mean), "seed_std": seed_std(by_seed), "by_seed": seeds,
+            "difference": gap.value, "difference_low": gap.low, "difference_high": gap.high,
+            "beats_baseline": beats(gap, better),
+        }  # fmt: skip
 
 
 def _pairs(
@@ -193,17 +250,12 @@ def _pairs(
         found = bootstrap.mean(difference_N, weight_N)
         same_seeds = len(a.scores_EN) == len(b.scores_EN)
         by_seed = _by_seed(b.scores_EN - a.scores_EN, weight_N) if same_seeds else []
-        is_better = found.low > 0 if better == "higher" else found.high < 0
-        is_worse = found.high < 0 if better == "higher" else found.low > 0
+        is_better, is_worse = beats(found, better), beats(found, "lower" if better == "higher" else "higher")
         yield {
             "first": first, "second": second, **asdict(found), "seed_std": seed_std(by_seed),
             "second_is": "better" if is_better else "worse" if is_worse else "not told apart",
             **significance(a, b, weight_N, bootstrap, resampling),
         }  # fmt: skip
-
-
-def _times(weight_N: Floats, having: Mapping[str, ArmScores]) -> Floats:
-    return np.tile(weight_N, (len(having), 1))
 
 
 def _by_seed(scores_EN: Floats, weight_N: Floats) -> list[float]:

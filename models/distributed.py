@@ -71,11 +71,15 @@ class World:
         return tensor
 
     def sum_gradients(self, model: nn.Module) -> None:
-        """Give every process the sum of all gradients, and the mean of all running statistics."""
+        """Give every process the sum of all gradients, and the mean of the running statistics that this batch moved.
+
+        Those of a frozen part stay as they are, to the bit: a mean over three processes or more would round them.
+        """
         if self.size == 1:
             return
         gradients = [each.grad for each in model.parameters() if each.grad is not None]
-        statistics = [each for each in model.buffers() if each.is_floating_point()]
+        moving = [each for each in model.modules() if each.training and hasattr(each, "running_mean")]
+        statistics = [each for of in moving for each in of.buffers(recurse=False) if each.is_floating_point()]
         for tensors, factor in ((gradients, 1.0), (statistics, 1 / self.size)):
             for same in _by_type(tensors):
                 flat = self.sum(torch.cat([each.detach().reshape(-1) for each in same])).mul_(factor)

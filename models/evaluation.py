@@ -6,6 +6,7 @@ how the figures move when test photos are perturbed (responses). Nothing here kn
 Shapes: N samples of a split, S figures.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import nn
 
 from models import calibration, disk, yardsticks
 from models.checkpoint import Checkpoints, identity_of
+from models.comparison import baseline_of
 from models.errors import Stopped
 from models.jobs import (
     Request,
@@ -200,9 +202,9 @@ def first_samples(system: System, samples: Samples, store: FrameStore) -> tuple[
 
 
 def score_rows(scores: Sequence[Score], samples: Samples, split: Split) -> pa.Table:
-    """One row a sample: source, photo_id, sample, weight, and each figure's score there; null where it does not count.
+    """One row a sample: source, photo_id, sample, weight, truth, and of each figure its score and its baseline there.
 
-    What a comparison of runs must know of a figure stands in its field's metadata, its baseline among it.
+    Both are null where the figure does not count; what else a comparison must know of it is its field's metadata.
     """
     photos = samples.photo_N.tolist()
     columns: dict[str, pa.Array] = {
@@ -210,20 +212,23 @@ def score_rows(scores: Sequence[Score], samples: Samples, split: Split) -> pa.Ta
         "photo_id": pa.array([split.photo_ids[photo] for photo in photos], pa.string()),
         "sample": pa.array(samples.sample_N, pa.int32()),
         "weight": pa.array(samples.weight_N, pa.float64()),
+        "truth": pa.array(truths(samples.targets), pa.string()),
     }
     fields = [pa.field(name, column.type) for name, column in columns.items()]
     for score in scores:
-        columns[score.name] = pa.array(score.scores_N, pa.float64(), mask=~score.counts_N)
-        fields.append(pa.field(score.name, pa.float64(), metadata=_facts(score, samples)))
+        facts = {name: str(getattr(score, name)) for name in ("label", "unit", "better", "baseline_label")}
+        for name, value_N in ((score.name, score.scores_N), (baseline_of(score.name), score.baseline_N)):
+            columns[name] = pa.array(value_N, pa.float64(), mask=~score.counts_N)
+            fields.append(pa.field(name, pa.float64(), metadata=facts if name == score.name else None))
     return pa.table(list(columns.values()), schema=pa.schema(fields))
 
 
-def _facts(score: Score, samples: Samples) -> dict[str, str]:
-    """What a field says of its figure, as Parquet keeps it."""
-    weight_N = samples.weight_N * score.counts_N
-    baseline = float(np.where(score.counts_N, score.baseline_N, 0.0) @ weight_N / weight_N.sum().clip(1e-300))
-    names = {name: str(getattr(score, name)) for name in ("label", "unit", "better", "baseline_label")}
-    return {**names, "baseline": repr(baseline)}
+def truths(targets: Arrays) -> list[str]:
+    """A short hash of what each sample should be answered [N]: equal where its targets agree to six decimals."""
+    names = sorted(targets)
+    columns = [targets[name].reshape(len(targets[name]), -1).astype("<f8") for name in names]
+    rows_NC = np.round(np.concatenate(columns, axis=1), 6) + 0.0  # no negative zero
+    return [hashlib.sha256(repr(names).encode() + row.tobytes()).hexdigest()[:16] for row in rows_NC]
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -147,6 +147,11 @@ def _quotient(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator != 0)
 
 
+def beats(gap: Estimate, better: str) -> bool:
+    """Whether the whole interval of a paired difference is on the better side of 0."""
+    return gap.low > 0 if better == "higher" else gap.high < 0
+
+
 def figure(
     name: str, label: str, unit: str, better: str, value: Estimate, baseline: float, baseline_label: str, gap: Estimate
 ) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def figure(
         "difference": gap.value,
         "difference_low": gap.low,
         "difference_high": gap.high,
-        "beats_baseline": gap.low > 0 if better == "higher" else gap.high < 0,
+        "beats_baseline": beats(gap, better),
     }
 
 

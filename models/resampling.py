@@ -1,19 +1,18 @@
-"""Cropping and resampling as matrices, for a whole batch at once, on the device where the frames lie.
+"""Cropping and resampling as weighted sums, for a whole batch at once, on the device where the frames lie.
 
-Along each axis a rectangle of a frame becomes pixels by one small matrix of filter weights: a picture is two matrix
-products, a patch two smaller ones on a window of the frame.
+Along each axis an output pixel is a weighted sum of a few neighbouring lines of the frame, or of a window of it: of
+the dense matrix of weights, nearly all zero, only these *taps* are computed.
 
-Shapes: B batch, P patches, C channels, H and W frame, h and w output, R rows of a matrix, L its columns (source
-pixels); a rectangle is (x1, x2, y1, y2) in fractions of the frame. A *scale* is the number of source pixels per output
-pixel. Places are counted in pixels; the centre of pixel i lies at i + 0.5.
+Shapes: B batch, P windows, X all of the batch, C channels, H and W frame, h and w output or window, R samples, T taps,
+L lines of D numbers; a rectangle is (x1, x2, y1, y2) in fractions of the frame. A *scale* is the number of source
+pixels per output pixel. Places are counted in pixels; the centre of pixel i lies at i + 0.5.
 
 **Scale matching.** A crop of a frame is magnified more than the whole frame, so sharpness and noise alone could tell
 them apart, without any trace of lens or composition. Therefore every sample, crop or whole:
 1. is reduced (antialiased, never enlarged) to an intermediate width that is drawn from a law *independent of the
    label*, by a filter whose blur per intermediate pixel, together with the blur of the frame's own pixels, is the same
    in both classes (``matched``): a narrow crop gets a slightly sharper filter than a whole frame;
-2. is reduced from there to the input size; both steps together are one matrix per axis. (A patch is a window of the
-   intermediate picture: its second step is none.)
+2. is reduced from there to the input size. (A patch is a window of the intermediate picture: its second step is none.)
 3. gets noise of a strength that is again independent of the label.
 
 What remains: the finest detail of a stored frame is partly aliased, which only a crop that is hardly reduced shows. On
@@ -25,12 +24,14 @@ amplitude, under step 3; the blur of the photo itself, where it exceeds the fram
 typical size tell the size factor honestly: that is composition.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+CACHED = 2**20  # numbers of a frame that a core works on at a time: 4 MB
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def matched_gaussian(least_scale: float) -> Filter:
 
     return Filter(
         weight=lambda distance, scale: (-0.5 * (distance / std(scale)).square()).exp(),
-        reach=lambda scale: 3.5 * std(scale),
+        reach=lambda scale: 5 * std(scale),
     )
 
 
@@ -169,22 +170,21 @@ def crop_and_resize(
     mirrored_B2: Tensor | None = None,
     by: Filter = TRIANGLE,
 ) -> Tensor:
-    """The rectangle of each frame, resampled to ``size`` (h, w), float [B, C, h, w].
+    """The rectangle of each frame, resampled to ``size`` (h, w), float [B, C, h, w], in the frames' own range.
 
     With ``intermediate_px_B`` it first becomes that many pixels wide (and proportionally high); from there it is
     antialiased.
     ``mirrored_B2`` mirrors the frame left to right, or top to bottom, *before* the crop, so the rectangle stays what it
-    is. Nothing outside the rectangle is read.
+    is. Nothing outside the rectangle is read. A GPU does not wait for rectangles that lie on the CPU.
     """
     height, width = size
-    x1, x2, y1, y2 = rectangle_B4.unbind(1)
+    x1, x2, y1, y2 = rectangle_B4.double().unbind(1)
     mirrored_B2 = torch.zeros_like(rectangle_B4[:, :2], dtype=torch.bool) if mirrored_B2 is None else mirrored_B2
     rows_px = None if intermediate_px_B is None else intermediate_height(intermediate_px_B, height / width)
     axis_x = Axis.of_frame(x1, x2, frame_BCHW.shape[3], mirrored_B2[:, 0])
     axis_y = Axis.of_frame(y1, y2, frame_BCHW.shape[2], mirrored_B2[:, 1])
-    horizontal_BwW = _matrix_by_way_of(axis_x, width, intermediate_px_B, by)
-    vertical_BhH = _matrix_by_way_of(axis_y, height, rows_px, by)
-    return vertical_BhH[:, None] @ frame_BCHW @ horizontal_BwW.mT[:, None]
+    vertical = _steps(axis_y, height, rows_px, by, frame_BCHW.device)
+    return resample(frame_BCHW, vertical, _steps(axis_x, width, intermediate_px_B, by, frame_BCHW.device))[:, 0]
 
 
 def intermediate_height(width_px: Tensor, height_per_width: float) -> Tensor:
@@ -219,105 +219,143 @@ class Axis:
         """The smaller of its two borders, in pixels of the frame as it lies."""
         return torch.where(self.mirrored_B, self.length - self.start_B - self.extent_B, self.start_B)
 
-    def places(self, row_BR: Tensor, count_B: Tensor) -> Tensor:
-        """Centres, in pixels of the frame as it lies, of those of ``count`` equal parts [B, R]."""
-        place_BR = self.start_B[:, None] + (row_BR + 0.5) * (self.extent_B / count_B)[:, None]
-        return torch.where(self.mirrored_B[:, None], self.length - place_BR, place_BR)
+    def to(self, device: torch.device | None) -> "Axis":
+        """The same on that device."""
+        return Axis(self.start_B.to(device), self.extent_B.to(device), self.length, self.mirrored_B.to(device))
 
-
-def _matrix_by_way_of(axis: Axis, count: int, intermediate_B: Tensor | None, by: Filter) -> Tensor:
-    """Weights [B, count, length] to ``count`` samples, by way of ``intermediate`` pixels if there are such."""
-    count_B = torch.full_like(axis.start_B, count)
-    if intermediate_B is None:
-        return resampling_matrix(axis, count_B, count, by)
-    largest = int(intermediate_B.max())
-    first = resampling_matrix(axis, intermediate_B, largest, by)
-    return resampling_matrix(Axis.whole(intermediate_B, largest), count_B, count) @ first
-
-
-def resampling_matrix(axis: Axis, count_B: Tensor, rows: int, by: Filter = TRIANGLE) -> Tensor:
-    """Weights [B, rows, length]; rows from ``count_B`` on are zero.
-
-    Row i averages around the centre of the i-th of ``count`` equal parts of the axis; pixels whose centre lies outside
-    the axis have no weight.
-    """
-    row_1R = torch.arange(rows, device=count_B.device)[None]
-    scale_B = axis.extent_B / count_B
-    weight_BRL = _weights(axis.places(row_1R, count_B), scale_B, axis.low_B, axis.extent_B, axis.length, by)
-    return weight_BRL * (row_1R < count_B[:, None])[..., None]
-
-
-def _weights(centre_XR: Tensor, scale_X: Tensor, low_X: Tensor, extent_X: Tensor, columns: int, by: Filter) -> Tensor:
-    """Filter weights [X, R, columns] around each centre, of the pixels within the extent alone; float32."""
-    pixel_L = torch.arange(columns, device=centre_XR.device, dtype=torch.float32) + 0.5
-    weight_XRL = by.weight(pixel_L - centre_XR.float()[..., None], scale_X.float()[..., None, None])
-    inside_XL = (pixel_L >= low_X[..., None]) & (pixel_L <= (low_X + extent_X)[..., None])
-    weight_XRL = weight_XRL * inside_XL[..., None, :]
-    return weight_XRL / weight_XRL.sum(-1, keepdim=True).clamp(min=1e-12)
+    def places(self, row_BPR: Tensor, count_B11: Tensor) -> Tensor:
+        """Centres, in pixels of the frame as it lies, of those of ``count`` equal parts."""
+        start_B11, extent_B11 = self.start_B[:, None, None], self.extent_B[:, None, None]
+        place_BPR = start_B11 + (row_BPR + 0.5) * (extent_B11 / count_B11)
+        return torch.where(self.mirrored_B[:, None, None], self.length - place_BPR, place_BPR)
 
 
 @dataclass(frozen=True)
-class Windows:
-    """One axis of P windows a frame: weights [B, P, R, L], and the source pixel [B, P] that column 0 stands for."""
+class Taps:
+    """R samples in each of P windows along an axis of ``length`` pixels, each a weighted sum of T neighbouring ones.
 
-    weight_BPRL: Tensor
-    origin_BP: Tensor
+    ``first``: the first of these. By photo: how many ``counts`` of T it needs, and how many pixels a window ``spans``.
+    """
 
+    weight_BPRT: Tensor
+    first_BPR: Tensor
+    length: int
+    counts: list[int]
+    spans: list[int]
 
-def window_length(rows: int, largest_scale: float, by: Filter, length: int) -> int:
-    """Source pixels that ``rows`` neighbouring samples need at most, of the ``length`` that there are."""
-    reach = float(by.reach(torch.tensor(largest_scale, dtype=torch.float64)))
-    return min(length, math.ceil((rows - 1) * largest_scale + 2 * reach) + 1)
+    @property
+    def span(self) -> int:
+        """Pixels that hold every window."""
+        return max(self.spans)
 
+    @property
+    def origin_BP(self) -> Tensor:
+        """The first of ``span`` pixels that hold each window."""
+        return self.first_BPR.amin(2).clamp(max=self.length - self.span)
 
-def windows(axis: Axis, count_B: Tensor, first_BP: Tensor, rows: int, columns: int, by: Filter) -> Windows:
-    """The samples first .. first + rows - 1 among ``count``: rows of ``resampling_matrix``, of which ``columns`` (at
-    least ``window_length``) columns are kept. Places are best given in float64."""
-    row_BPR = first_BP[..., None] + torch.arange(rows, device=count_B.device)
-    centre_BPR = axis.places(row_BPR.flatten(1), count_B).unflatten(1, (*first_BP.shape[1:], rows))
-    scale_BP = (axis.extent_B / count_B)[:, None].expand_as(first_BP)
-    origin_BP = (centre_BPR.amin(2) - by.reach(scale_BP)).floor().clamp(0, axis.length - columns)
-    low_BP, extent_BP = axis.low_B[:, None] - origin_BP, axis.extent_B[:, None].expand_as(first_BP)
-    weight_BPRL = _weights(centre_BPR - origin_BP[..., None], scale_BP, low_BP, extent_BP, columns, by)
-    return Windows(weight_BPRL, origin_BP.long())
-
-
-def resample_windows(frame_BCHW: Tensor, vertical: Windows, horizontal: Windows) -> Tensor:
-    """Patches [B, P, C, R, R], float, in the frames' own range."""
-    size = vertical.weight_BPRL.shape[-1], horizontal.weight_BPRL.shape[-1]
-    rows_XRh, columns_XRw = vertical.weight_BPRL.flatten(0, 1), horizontal.weight_BPRL.flatten(0, 1)
-    window_XhwC = gather_windows(frame_BCHW, vertical.origin_BP, horizontal.origin_BP, size).flatten(0, 1).float()
-    narrow_XRwC = (rows_XRh @ window_XhwC.flatten(2)).unflatten(2, window_XhwC.shape[2:])
-    narrow_XCRw = narrow_XRwC.permute(0, 3, 1, 2)
-    patch_XCRR = (narrow_XCRw.flatten(1, 2) @ columns_XRw.mT).unflatten(1, narrow_XCRw.shape[1:3])
-    return patch_XCRR.unflatten(0, vertical.origin_BP.shape)
+    def of(self, b: int, some: slice) -> "Taps":
+        """Those of some windows of a photo, without what only other photos need."""
+        count, span = self.counts[b], self.spans[b]
+        weight_BPRT = self.weight_BPRT[b : b + 1, some, :, :count]
+        return Taps(weight_BPRT, self.first_BPR[b : b + 1, some], self.length, [count], [span])
 
 
-def resample_tiles(frame_BCHW: Tensor, vertical: Windows, horizontal: Windows, tiles: int) -> Tensor:
-    """Patches [B, P, C, T * R, T * R] of T = ``tiles`` by T windows, whose rows and columns are given [B, P * T]."""
+def taps(
+    axis: Axis, count_B: Tensor, first_BP: Tensor, rows: int, by: Filter = TRIANGLE, device: torch.device | None = None
+) -> Taps:
+    """The samples first .. first + rows - 1 among ``count`` equal parts of the axis, each averaged around its centre.
 
-    def spread(axis: Windows, place: int) -> Windows:
-        each = (axis.weight_BPRL, axis.origin_BP)
-        return Windows(
-            *(
-                values.unflatten(1, (-1, tiles)).unsqueeze(place).repeat_interleave(tiles, place).flatten(1, 3)
-                for values in each
-            )
+    Pixels whose centre lies outside the axis have no weight; samples from ``count`` on are zero. Places are best given
+    in float64 and on the CPU: then a GPU, where ``device`` is one, is not waited for.
+    """
+    scale_B = axis.extent_B / count_B
+    reach_B = by.reach(scale_B)
+    counts: list[int] = (2 * reach_B).ceil().long().tolist()
+    spans_B = ((rows - 1) * scale_B + 2 * reach_B).ceil().long() + 1
+    axis, count_B11, reach_B11 = axis.to(device), *(each[:, None, None].to(device) for each in (count_B, reach_B))
+    row_BPR = (first_BP[..., None] + torch.arange(rows, device=first_BP.device)).to(device)
+    centre_BPR = axis.places(row_BPR, count_B11)
+    first_BPR = (centre_BPR - reach_B11 + 0.5).floor().clamp(0, axis.length - 1)
+    pixel_BPRT = first_BPR[..., None] + torch.arange(max(counts), device=first_BPR.device) + 0.5
+    low_B111, extent_B111 = axis.low_B[:, None, None, None], axis.extent_B[:, None, None, None]
+    is_inside_BPRT = (pixel_BPRT >= low_B111) & (pixel_BPRT <= low_B111 + extent_B111)
+    is_inside_BPRT &= (row_BPR < count_B11)[..., None]
+    distance_BPRT = (pixel_BPRT - centre_BPR[..., None]).float()
+    weight_BPRT = by.weight(distance_BPRT, (extent_B111 / count_B11[..., None]).float()) * is_inside_BPRT
+    weight_BPRT /= weight_BPRT.sum(-1, keepdim=True).clamp(min=1e-12)
+    return Taps(weight_BPRT, first_BPR.long(), axis.length, counts, spans_B.clamp(max=axis.length).tolist())
+
+
+def _steps(axis: Axis, count: int, intermediate_B: Tensor | None, by: Filter, device: torch.device) -> list[Taps]:
+    """The way to ``count`` samples, by way of ``intermediate`` pixels if there are such."""
+    count_B, zero_B1 = torch.full_like(axis.start_B, count), torch.zeros_like(axis.start_B)[:, None]
+    if intermediate_B is None:
+        return [taps(axis, count_B, zero_B1, count, by, device)]
+    largest = int(intermediate_B.max())
+    between = Axis.whole(intermediate_B.to(count_B), largest)
+    return [
+        taps(axis, between.extent_B, zero_B1, largest, by, device),
+        taps(between, count_B, zero_B1, count, device=device),
+    ]
+
+
+def resample(frame_BCHW: Tensor, vertical: list[Taps], horizontal: list[Taps]) -> Tensor:
+    """Windows [B, P, C, R, R], float, step by step along the columns and then along the rows: in [0, 1] of uint8
+    frames, else in the frames' own range.
+
+    On a CPU a few windows at a time, so that what is worked on stays in its cache.
+    """
+    if not frame_BCHW.is_floating_point():
+        vertical = [replace(vertical[0], weight_BPRT=vertical[0].weight_BPRT / 255), *vertical[1:]]
+    if frame_BCHW.is_cuda:
+        return _resample(frame_BCHW, vertical, horizontal)
+    (batch, windows), channels = vertical[0].first_BPR.shape[:2], frame_BCHW.shape[1]
+    size = (vertical[-1].first_BPR.shape[2], horizontal[-1].first_BPR.shape[2])
+    found_BPCRR = torch.empty((batch, windows, channels, *size))
+    for b in range(batch):
+        at_once = max(1, CACHED // (vertical[0].spans[b] * horizontal[0].spans[b] * channels))
+        for p in range(0, windows, at_once):
+            some = slice(p, p + at_once)
+            steps = ([step.of(b, some) for step in steps] for steps in (vertical, horizontal))
+            found_BPCRR[b : b + 1, some] = _resample(frame_BCHW[b : b + 1], *steps)
+    return found_BPCRR
+
+
+def _resample(frame_BCHW: Tensor, vertical: list[Taps], horizontal: list[Taps]) -> Tensor:
+    top_BP, left_BP = vertical[0].origin_BP, horizontal[0].origin_BP
+    window_BPhwC = gather_windows(frame_BCHW, top_BP, left_BP, (vertical[0].span, horizontal[0].span))
+    window_XhwC = window_BPhwC.flatten(0, 1)
+    tall_XRwC = _along(window_XhwC.flatten(2), vertical, top_BP).unflatten(2, window_XhwC.shape[2:])
+    tall_XwCR = tall_XRwC.permute(0, 2, 3, 1)
+    found_XRCR = _along(tall_XwCR.flatten(2), horizontal, left_BP).unflatten(2, tall_XwCR.shape[2:])
+    return found_XRCR.permute(0, 2, 3, 1).unflatten(0, top_BP.shape)
+
+
+def _along(line_XLD: Tensor, steps: list[Taps], origin_BP: Tensor) -> Tensor:
+    """Weighted sums [X, R, D] of lines, the first of which is that of pixel ``origin``; step by step."""
+    for step in steps:
+        windows, length = line_XLD.shape[:2]
+        window_X, tap_T = (torch.arange(n, device=line_XLD.device) for n in (windows, step.weight_BPRT.shape[3]))
+        place_XRT = (step.first_BPR - origin_BP[..., None]).flatten(0, 1)[..., None] + tap_T
+        place_XRT = place_XRT.clamp_(max=length - 1).add_(window_X[:, None, None] * length)
+        sum_YD = functional.embedding_bag(
+            place_XRT.flatten(0, 1),
+            line_XLD.flatten(0, 1),
+            mode="sum",
+            per_sample_weights=step.weight_BPRT.flatten(0, 2),
         )
-
-    patch_BTCRR = resample_windows(frame_BCHW, spread(vertical, 3), spread(horizontal, 2))
-    patch_BPyxCRR = patch_BTCRR.unflatten(1, (-1, tiles, tiles))
-    return patch_BPyxCRR.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+        line_XLD, origin_BP = sum_YD.unflatten(0, (windows, -1)), torch.zeros_like(origin_BP)
+    return line_XLD
 
 
 def gather_windows(frame_BCHW: Tensor, top_BP: Tensor, left_BP: Tensor, size: tuple[int, int]) -> Tensor:
-    """The windows of ``size`` (rows, columns) at those corners, [B, P, rows, columns, C], of the frames' own type."""
+    """The windows of ``size`` (rows, columns) at those corners, float [B, P, rows, columns, C]."""
     frame_BHWC, (height, width) = frame_BCHW.permute(0, 2, 3, 1), size
     if frame_BHWC.is_cuda:
         photo, row, column = (torch.arange(n, device=frame_BHWC.device) for n in (len(top_BP), height, width))
         y, x = (top_BP[..., None] + row)[..., None], (left_BP[..., None] + column)[:, :, None]
-        return frame_BHWC[photo.view(-1, 1, 1, 1), y, x]
-    windows = frame_BHWC.new_empty((*top_BP.shape, height, width, frame_BHWC.shape[3]))
+        return frame_BHWC[photo.view(-1, 1, 1, 1), y, x].float()
+    windows = torch.empty((*top_BP.shape, height, width, frame_BHWC.shape[3]))
     for b, corners in enumerate(torch.stack([top_BP, left_BP], 2).tolist()):  # plain copies: 3 to 8 times an index
         for p, (top, left) in enumerate(corners):
             windows[b, p] = frame_BHWC[b, top : top + height, left : left + width]

@@ -119,7 +119,7 @@ def _check(recipe: Recipe) -> None:
         **_pack_claims(pack),
         **_optimiser_claims(recipe.optimiser),
         **_schedule_claims(recipe.schedule),
-        **recipe.system.claims(pack.frame_width, pack.detail_width),
+        **recipe.system.claims(pack),
     }
     for claim, holds in claims.items():
         if not holds:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from models.frames import PackSpec
+
 
 @dataclass(frozen=True)
 class AugmentSpec:
@@ -49,10 +51,10 @@ class CategorySpec:
     evaluation: CategoryEvaluationSpec = CategoryEvaluationSpec()
     shuffled_labels: bool = False  # a control: every photo learns a label that was drawn by chance
 
-    def claims(self, frame_width: int, detail_width: int | None) -> dict[str, bool]:
-        """What must hold for a pack with frames of these widths, as sentences."""
+    def claims(self, pack: PackSpec) -> dict[str, bool]:
+        """What must hold, and for a pack of that kind, as sentences."""
         return {
-            f"system.input_px must lie in [16, {frame_width}] px": 16 <= self.input_px <= frame_width,
+            f"system.input_px must lie in [16, {pack.frame_width}] px": 16 <= self.input_px <= pack.frame_width,
             "system.width must be positive": self.width > 0,
             "system.label_smoothing must lie in [0, 1)": 0 <= self.label_smoothing < 1,
             "system.evaluation.bootstrap_replicates must be at least 2": self.evaluation.bootstrap_replicates >= 2,

@@ -73,8 +73,8 @@ class CategorySystem:
     def draw_fixed(self, photos: PhotoBatch, samples: Samples, rows_B: NDArray[np.int64]) -> Batch:
         """The whole photos as the network sees them."""
         frame_BCHW = photos.frame_BCHW
-        whole_B4 = torch.tensor(WHOLE, device=frame_BCHW.device).expand(len(frame_BCHW), 4)
-        image_B3HW = crop_and_resize(frame_BCHW.float() / 255, whole_B4, (self.spec.input_px, self.spec.input_px))
+        whole_B4 = torch.tensor(WHOLE).expand(len(frame_BCHW), 4)
+        image_B3HW = crop_and_resize(frame_BCHW, whole_B4, (self.spec.input_px, self.spec.input_px))
         labels = {name: torch.as_tensor(value[rows_B]).to(frame_BCHW.device) for name, value in samples.targets.items()}
         return Batch({"image": normalise(image_B3HW)}, labels)
 

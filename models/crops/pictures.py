@@ -19,7 +19,7 @@ from models.systems import Samples
 MAPPED_SAMPLES = 64  # whose heat-maps the table of predictions keeps
 DRAWN_SAMPLES = 8  # whose heat-maps the report draws: a whole photo after every third crop
 BIN = 0.1  # of the size factor
-MAX_ERRORS = 20_000  # of a histogram
+MAX_ERRORS = 20_000  # of a histogram; of more, those of the photos that a hash puts first
 
 
 def mapped_samples(samples: Samples, split: Split) -> NDArray[np.int64]:
@@ -39,7 +39,7 @@ def pictures(
 ) -> dict[str, Any]:  # fmt: skip
     """JSON values, by the name of the picture; ``rows`` as ``mapped_samples`` gives them."""
     found = {
-        "size_factor_errors": size_factor_errors(samples, answers, bootstrap),
+        "size_factor_errors": size_factor_errors(split, samples, answers, bootstrap),
         "accuracy_by_size_factor": accuracy_by_size_factor(samples, answers, law, bootstrap),
         "accuracy_by_edge": accuracy_by_edge(samples, answers, bootstrap),
     }
@@ -71,8 +71,13 @@ def heat_maps(split: Split, samples: Samples, answers: CropAnswers, rows: NDArra
     ]
 
 
-def size_factor_errors(samples: Samples, answers: CropAnswers, bootstrap: PhotoBootstrap) -> list[dict[str, Any]]:
-    """Signed errors of the size factor, their mean absolute value and bias, by what is judged on which samples."""
+def size_factor_errors(
+    split: Split, samples: Samples, answers: CropAnswers, bootstrap: PhotoBootstrap
+) -> list[dict[str, Any]]:
+    """Signed errors of the size factor, their mean absolute value and bias, by what is judged on which samples.
+
+    ``values`` are drawn with ``weights``, those of the means. All samples of a photo stand together.
+    """
     size_N, is_crop_N = size_factor(samples.targets["rectangle"]), samples.targets["crop"] > 0.5
     rectangle_N, final_N = size_factor(answers.rectangle_N4) - size_N, size_factor(answers.final_N4) - size_N
     judged = [
@@ -83,11 +88,13 @@ def size_factor_errors(samples: Samples, answers: CropAnswers, bootstrap: PhotoB
     if answers.patches:
         closed_N = size_factor(answers.patches.closed.rectangle_N4) - size_N
         judged.append(("closed_form_crops", "rectangle from the heat-maps, crops", closed_N, is_crop_N))
+    order_N = np.argsort(split.keys[samples.photo_N], kind="stable")
     found = []
     for name, label, error_N, counts_N in judged:
         mae, bias = bootstrap.means(np.stack([np.abs(error_N), error_N]), np.tile(samples.weight_N * counts_N, (2, 1)))
-        values = error_N[counts_N][:MAX_ERRORS].round(4).tolist()
-        found.append({"name": name, "label": label, "values": values, "mae": asdict(mae), "bias": asdict(bias)})
+        rows = order_N[counts_N[order_N]][:MAX_ERRORS]
+        drawn = {"values": error_N[rows].round(4).tolist(), "weights": samples.weight_N[rows].tolist()}
+        found.append({"name": name, "label": label, **drawn, "mae": asdict(mae), "bias": asdict(bias)})
     return found
 
 

@@ -7,6 +7,8 @@ Source: Van Hoorick and Vondrick, "Dissecting Image Crops", ICCV 2021 (arXiv 201
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from models.frames import PackSpec
+
 # By which filter a sample is first reduced, by protocol; the first is what it is without a choice.
 KERNELS = {
     "matched": ("triangle", "gaussian"),
@@ -123,10 +125,13 @@ class CropSpec:
     saturation: float = 0.0
     shuffled_labels: bool = False  # a control: every photo is told the truth about another sample
 
-    def claims(self, frame_width: int, detail_width: int | None) -> dict[str, bool]:
-        """What must hold for a pack with frames of these widths, as sentences."""
-        law = self.crop_law
+    def claims(self, pack: PackSpec) -> dict[str, bool]:
+        """What must hold, and for a pack of that kind, as sentences."""
+        law, frame_width, detail_width = self.crop_law, pack.frame_width, pack.detail_width
         found = {
+            "pack.pad_beyond must be null: a margin that is white all round tells whole photos from crops": (
+                pack.pad_beyond is None
+            ),
             "system needs a thumbnail, patches or both": bool(self.thumbnail or self.patches),
             "system.crop_law.crop_probability must lie in [0, 1]": 0 <= law.crop_probability <= 1,
             "system.crop_law must have 0 < min_size_factor <= max_size_factor < 1": (

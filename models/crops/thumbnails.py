@@ -9,7 +9,7 @@ from torch import Tensor
 from models.augment import change_colours
 from models.crops.samples import SamplePlan
 from models.crops.spec import KERNELS, CropLaw, Kernel, ScaleLaw, ThumbnailSpec
-from models.randomness import add_noise
+from models.randomness import add_noise_
 from models.resampling import PLAIN, Filter, crop_and_resize, drawn, matched, matched_gaussian
 
 HALF = 0  # the thumbnail's place in a plan's arrays of two
@@ -39,17 +39,17 @@ def render_thumbnails(
     device = frame_BCHW.device
     number_B = torch.as_tensor(plan.kernel_N, device=device)
     image = crop_and_resize(
-        frame_BCHW.float() / 255,
-        torch.as_tensor(plan.rectangle_N4, dtype=torch.float32, device=device),
+        frame_BCHW,
+        torch.from_numpy(plan.rectangle_N4),
         (spec.height, spec.width),
-        torch.as_tensor(plan.width_px_N2[:, HALF], dtype=torch.float32, device=device),
-        torch.as_tensor(plan.is_mirrored_N2, device=device),
+        torch.from_numpy(plan.width_px_N2[:, HALF]).double(),
+        torch.from_numpy(plan.is_mirrored_N2),
         first_filter(spec.scale, frame_BCHW.shape[3], law, kernels, number_B),
     )
     image = recolour(image, frame_BCHW, plan)
     std_B = torch.as_tensor(plan.noise_std_N2[:, HALF], dtype=torch.float32, device=device)
     key_B = torch.as_tensor(plan.noise_key_N2[:, HALF], device=device)
-    return append_coordinates(add_noise(image, std_B, key_B))
+    return append_coordinates(add_noise_(image, std_B, key_B))
 
 
 def recolour(image_BXCHW: Tensor, frame_BCHW: Tensor, plan: SamplePlan) -> Tensor:

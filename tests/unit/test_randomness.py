@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.randomness import add_noise, other_keys, photo_keys, triangular_noise, uniform_draws
+from models.randomness import CACHED, add_noise_, other_keys, photo_keys, triangular_noise, uniform_draws
 
 
 def test_draws_change_with_purpose_seed_epoch_and_photo():
@@ -43,7 +43,19 @@ def test_each_sample_gets_noise_of_its_own_strength():
     """A strength of 0 changes nothing; 0.02 changes by 0.02; nothing leaves [0, 1]."""
     image = torch.full((3, 3, 60, 60), 0.5)
     image[2] = 1.0
-    noisy = add_noise(image, torch.tensor([0.0, 0.02, 0.02]), torch.tensor([1, 2, 3]))
+    noisy = add_noise_(image.clone(), torch.tensor([0.0, 0.02, 0.02]), torch.tensor([1, 2, 3]))
     assert torch.equal(noisy[0], image[0])
     assert float(noisy[1].std()) == pytest.approx(0.02, rel=0.03)
     assert float(noisy[2].max()) == 1.0
+
+
+def test_noise_is_a_hash_of_key_and_position():
+    """It is what NumPy's unsigned numbers give, however many of them are worked on at a time."""
+    keys, count = np.array([0, 7, 2**32 - 1]), 2 * CACHED + 100
+    bits = (keys[:, None] + np.arange(count) * 0x9E3779B1).astype(np.uint32)
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97), (15, 1)):
+        bits = (bits ^ (bits >> np.uint32(shift))) * np.uint32(factor)
+    expected = ((bits & 0xFFFF) + (bits >> 16)) * (6**0.5 / 65535) - 6**0.5
+    assert np.abs(triangular_noise(torch.from_numpy(keys), count).numpy() - expected).max() < 1e-6
+    noisy = add_noise_(torch.full((3, count), 0.5), torch.tensor([0.01, 0.02, 0.03]), torch.from_numpy(keys))
+    assert np.abs(noisy.numpy() - 0.5 - expected * [[0.01], [0.02], [0.03]]).max() < 1e-6

@@ -6,17 +6,20 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from models import resampling
 from models.resampling import (
     BILINEAR,
     FILTERS,
+    PLAIN,
     TRIANGLE,
     Axis,
     Filter,
     crop_and_resize,
+    drawn,
     matched,
-    resampling_matrix,
-    window_length,
-    windows,
+    matched_gaussian,
+    resample,
+    taps,
 )
 
 WHOLE = torch.tensor([[0.0, 1.0, 0.0, 1.0]])
@@ -94,27 +97,74 @@ def axis(start: float, extent: float, length: int, mirrored: bool = False) -> Ax
     )
 
 
-def test_weights_sum_to_one_and_stay_inside():
-    """Every output pixel is an average of pixels inside the rectangle, and of nothing else."""
-    weight = resampling_matrix(axis(20.0, 50.0, 100), torch.tensor([10.0]), 10)
-    assert torch.allclose(weight.sum(2), torch.ones(1, 10))
-    assert weight[0, :, :20].abs().max() == 0
-    assert weight[0, :, 70:].abs().max() == 0
+def matrix(axis: Axis, count: int, by: Filter = TRIANGLE) -> torch.Tensor:
+    """The yardstick: every weight of every pixel [count, length], most of them zero, of a batch of one."""
+    pixel_L = torch.arange(axis.length, dtype=torch.float64) + 0.5
+    row_R, (start, extent) = torch.arange(count, dtype=torch.float64), (float(axis.start_B), float(axis.extent_B))
+    centre_R = start + (row_R + 0.5) * extent / count
+    if axis.mirrored_B:
+        start, centre_R = axis.length - start - extent, axis.length - centre_R
+    weight_RL = by.weight(pixel_L - centre_R[:, None], torch.tensor(extent / count, dtype=torch.float64))
+    weight_RL = weight_RL * ((pixel_L >= start) & (pixel_L <= start + extent))
+    return (weight_RL / weight_RL.sum(1, keepdim=True)).float()
+
+
+MANY = {**PLAIN, **FILTERS, "matched": matched(1.3), "gaussian": matched_gaussian(1.3)}
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("by", [TRIANGLE, BILINEAR, matched(1.3)], ids=["triangle", "bilinear", "matched"])
-def test_windows_are_parts_of_the_whole_matrix(by, mirrored):
-    """The weights of a window are rows of the whole matrix; what they leave out of it is zero."""
-    whole = axis(33.3, 201.7, 300, mirrored)
-    count, first = torch.tensor([91.0], dtype=torch.float64), torch.tensor([[0.0, 17.0, 71.0]], dtype=torch.float64)
-    matrix = resampling_matrix(whole, count, 91, by)
-    columns = window_length(20, 201.7 / 91, by, 300)
-    found = windows(whole, count, first, 20, columns, by)
+@pytest.mark.parametrize("kernel", MANY)
+@pytest.mark.parametrize("count", [91, 270])
+def test_taps_are_what_is_not_zero_of_a_matrix(kernel, mirrored, count):
+    """Reduced or enlarged, at the borders or within, by every kernel: the weights of the dense matrix."""
+    whole, by = axis(33.3, 201.7, 300, mirrored), MANY[kernel]
+    first = torch.tensor([[0.0, 17.0, 71.0]], dtype=torch.float64)
+    found = taps(whole, torch.tensor([count], dtype=torch.float64), first, 20, by)
+    expected_RL = matrix(whole, count, by)
     for number, row in enumerate((0, 17, 71)):
-        part, origin = matrix[0, row : row + 20], int(found.origin_BP[0, number])
-        assert torch.allclose(part[:, origin : origin + columns], found.weight_BPRL[0, number], atol=5e-5)
-        assert part.sum() == pytest.approx(float(found.weight_BPRL[0, number].sum()), abs=1e-4)
+        weight_RT, first_R = found.weight_BPRT[0, number], found.first_BPR[0, number]
+        pixel_RT = first_R[:, None] + torch.arange(weight_RT.shape[1])
+        spread_RL = torch.zeros(20, 300 + weight_RT.shape[1]).scatter_(1, pixel_RT, weight_RT)
+        assert torch.allclose(spread_RL[:, :300], expected_RL[row : row + 20], atol=1e-5)
+        assert spread_RL[:, 300:].abs().max() == 0
+        within = pixel_RT[weight_RT != 0] - found.origin_BP[0, number]
+        assert within.min() >= 0
+        assert within.max() < found.span
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_picture_is_two_matrix_products(mirrored):
+    """By way of an intermediate width, too: within float rounding; bytes become numbers in [0, 1]."""
+    image, by = frames(1).to(torch.uint8), matched(1.6)
+    rectangle, mirrors = torch.tensor([[0.1, 0.8, 0.3, 1.0]], dtype=torch.float64), torch.tensor([[mirrored, True]])
+    found = crop_and_resize(image, rectangle, (24, 36), torch.tensor([49.0]), mirrors, by)
+    vertical = matrix(axis(0, 33, 33), 24) @ matrix(axis(0.3 * 128, 0.7 * 128, 128, True), 33, by)
+    horizontal = matrix(axis(0, 49, 49), 36) @ matrix(axis(0.1 * 192, 0.7 * 192, 192, mirrored), 49, by)
+    assert torch.allclose(found[0], vertical @ (image[0] / 255) @ horizontal.mT, atol=1e-6)
+
+
+def test_all_at_once_is_what_comes_of_one_photo_after_another(monkeypatch):
+    """On a GPU all windows are one product; on a CPU some at a time, without what other photos need: the same."""
+    low, high, mirrored = torch.tensor([0.1, 0.0]).double(), torch.tensor([0.6, 1.0]).double(), torch.tensor([True, 0])
+    number_B, first_BP = torch.tensor([0, 1]), torch.tensor([[0.0, 15.0, 30.0], [2.0, 30.0, 7.0]])
+    by = drawn([matched(1.6), matched_gaussian(1.6)], number_B)
+    both = [
+        [taps(Axis.of_frame(low, high, length, mirrored.bool()), torch.tensor([40.0, 45.0]), first_BP, 10, by)]
+        for length in (128, 192)
+    ]
+    together = resampling._resample(frames(2), *both)
+    for cached in (1, resampling.CACHED):
+        monkeypatch.setattr(resampling, "CACHED", cached)
+        assert torch.allclose(resample(frames(2), *both), together, atol=1e-3)
+
+
+def test_weights_sum_to_one_and_stay_inside():
+    """Every sample is an average of pixels inside the rectangle, and of nothing else; samples beyond it are zero."""
+    found = taps(axis(20.0, 50.0, 100), torch.tensor([10.0]), torch.zeros(1, 1), 12)
+    assert torch.allclose(found.weight_BPRT.sum(3), (torch.arange(12) < 10).float())
+    pixel_BPRT = found.first_BPR[..., None] + torch.arange(found.weight_BPRT.shape[3])
+    assert pixel_BPRT[found.weight_BPRT > 0].min() == 20
+    assert pixel_BPRT[found.weight_BPRT > 0].max() == 69
 
 
 def blur(by: Filter, scale: float, cycles: float) -> float:
