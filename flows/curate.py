@@ -7,6 +7,8 @@ measure -> filter -> dedup -> labels -> split -> audit of the split
 from collections import Counter
 from typing import NamedTuple
 
+import pyarrow.compute as pc
+
 from flows.progress import gather, one
 from storage import catalog, manifest, overrides, splits
 from storage.layout import layout
@@ -115,9 +117,11 @@ def given_before(dataset: Dataset, split_from: dict[str, object]) -> ManifestRef
 def turned_again(dataset: Dataset, measured: ManifestRef, rotated: ManifestRef) -> ManifestRef:
     """``rotated``, after making the turned files anew that somebody deleted since."""
     where = layout()
-    blobs = manifest.read(where, rotated, ["blob"]).append_column("format", manifest.read(where, measured)["format"])
-    blobs = blobs.rename_columns(["sha256", "format"])
-    if not catalog.lost(where, blobs.filter(blobs["sha256"].is_valid())).num_rows:
+    photos = manifest.read(where, measured, ["sha256", "format"])
+    blobs = photos.set_column(0, "sha256", manifest.read(where, rotated, ["blob"])["blob"])
+    # The others were looked for before the download.
+    is_turned = pc.fill_null(pc.not_equal(blobs["sha256"], photos["sha256"]), False)
+    if not catalog.lost(where, blobs.filter(is_turned)).num_rows:
         return rotated
     return one("rotate again", rotate.with_options(refresh_cache=True).submit(measured, dataset.rotate))
 

@@ -44,13 +44,22 @@ def conform(stage: str, table: pa.Table) -> pa.Table:
 
 
 def parquet_writer(path: Path, stage: str, schema: pa.Schema) -> pq.ParquetWriter:
-    """What writes rows of ``stage`` to ``path``, marked with their stage and schema version."""
+    """What writes rows of ``stage`` to ``path``, marked with their stage and schema version.
+
+    A column that ``schema`` has as codes of a dictionary is read back as its values. A table with such columns is one
+    that is written in haste and read whole: what serves readers of parts, a third of the time, is left out.
+    """
     marks = {b"darkroom.stage": stage.encode(), b"darkroom.schema_version": str(SCHEMA_VERSION).encode()}
     paths = [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
-    return pq.ParquetWriter(
-        path, schema.with_metadata(marks), compression="zstd", use_content_defined_chunking=True,
+    is_plain = not any(pa.types.is_dictionary(field.type) for field in schema)
+    writer = pq.ParquetWriter(
+        path, schema.with_metadata(marks), compression="zstd",
         use_dictionary=[path for path in paths if path not in _OWN],
+        store_schema=is_plain, write_statistics=is_plain, use_content_defined_chunking=is_plain,
     )  # fmt: skip
+    if not is_plain:  # the marks would go with the schema
+        writer.add_key_value_metadata(marks)
+    return writer
 
 
 def write_parquet(path: Path, table: pa.Table, stage: str) -> None:

@@ -52,13 +52,22 @@ def write_parquet(path: Path, stage: str, rows: duckdb.DuckDBPyRelation) -> int:
         wrong = sorted(set(rows.columns) ^ set(schema.names))
         raise SchemaMismatch(f"a {stage!r} manifest must have the columns {schema.names}; missing or foreign: {wrong}")
     count, most = 0, WIDE_ROWS if "thumbnail" in schema.names else ROWS
-    with manifest.parquet_writer(path, stage, schema) as writer:
-        groups = _groups(rows.to_arrow_reader(most), most)
+    reader = rows.to_arrow_reader(most)
+    with manifest.parquet_writer(path, stage, _coded(schema, reader.schema)) as writer:
+        groups = _groups(reader, most)
         as_kept = (table.select(schema.names).cast(writer.schema) for table in groups)
         for table in _one_ahead(as_kept):
             writer.write_table(table, row_group_size=most)
             count += table.num_rows
     return count
+
+
+def _coded(schema: pa.Schema, coming: pa.Schema) -> pa.Schema:
+    """``schema`` with those columns as codes that come as such (DuckDB's ENUM): they need not be looked up again."""
+    for place, field in enumerate(schema):
+        if pa.types.is_dictionary(coming.field(field.name).type):
+            schema = schema.set(place, field.with_type(coming.field(field.name).type))
+    return schema
 
 
 def _one_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -33,14 +33,14 @@ def changed(rng: np.random.Generator, words: np.ndarray, most: int) -> np.ndarra
 
 
 @given(
-    st.integers(0, 2**32), st.sampled_from([1, 2, 4]), st.sampled_from([None, 1, 4, 9, 16]),
+    st.integers(0, 2**32), st.sampled_from([1, 2, 4]), st.sampled_from([None, 1, 4, 9, 16]), st.booleans(),
     st.sampled_from(["random", "clustered", "equal"]), st.integers(0, 31),
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
 def test_the_search_finds_what_comparing_all_finds(
-    seed: int, words: int, bits: int | None, kind: str, most: int
+    seed: int, words: int, bits: int | None, is_listed: bool, kind: str, most: int
 ) -> None:
-    """Whatever the number of bits that are looked at: that is how the size of the set enters."""
+    """Whatever the number of bits that are looked at, and whether pairs are listed: so the size of the set enters."""
     rng, most = np.random.default_rng(seed), min(most, 8 * words - 1)
     centres = {"random": 150, "clustered": 5, "equal": 1}[kind]
     middle = rng.integers(0, 2**64, (centres, words), dtype=np.uint64)[rng.integers(0, centres, 150)]
@@ -48,18 +48,16 @@ def test_the_search_finds_what_comparing_all_finds(
     right = changed(rng, middle[rng.permutation(150)], most + 2)
     with pytest.MonkeyPatch.context() as patched:
         if bits is not None:
-            patched.setattr(candidates, "key_bits", lambda left, right, reach: bits)
+            patched.setattr(candidates, "key_bits", lambda left, right, reach: (bits, is_listed))
+        patched.setattr(candidates, "_CELLS", 1 << 9)  # several blocks
         assert searched(left, right, most) == compared(left, right, most)
 
 
 def test_more_strings_are_looked_up_by_more_bits() -> None:
-    """A small set is compared nearly whole, a large one by whole bands."""
-    assert (
-        candidates.key_bits(10, 10, 1)
-        < candidates.key_bits(10_000, 10_000, 1)
-        < candidates.key_bits(10**7, 10**7, 1)
-        == 16
-    )
+    """A small set is compared nearly whole, a larger one pair by pair, a huge one by whole bands."""
+    assert candidates.key_bits(10, 10, 1)[0] < 10
+    assert candidates.key_bits(100_000, 100_000, 1) == (16, True)
+    assert candidates.key_bits(10**7, 10**7, 1) == (16, False)
 
 
 def test_nothing_is_near_nothing() -> None:
