@@ -34,8 +34,8 @@ FULL_THUMBNAIL = ThumbnailSpec(
     # The narrowest crop of an 896 px frame is reduced by 1.6: with less, sharpness tells crops apart (see LOG.md).
     scale=ScaleLaw(min_px=224, max_px=280),
 )
-# The paper moves patches by up to 8 px in pictures of 1,024 px and more; in smaller ones by as much less, or a patch shows
-# another cell than the one that its label names.
+# The paper moves patches by up to 8 px in pictures of 1,024 px and more; in smaller ones by as much less, or a patch
+# shows another cell than the one that its label names.
 FULL_PATCHES = PatchSpec(
     TrunkSpec(RESNET_18, WIDTHS, "7x7-pool"), patch_px=96, scale=ScaleLaw(min_px=512, max_px=640), jitter_px=4
 )
@@ -230,6 +230,15 @@ def categories_mobilenet_transfer() -> Recipe:
     )
 
 
+KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "a list",
+    type(None): "null",
+}
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     build.__name__: build
     for build in (
@@ -288,7 +297,11 @@ def _value(hint: Any, value: Any, path: str) -> Any:
     plain = (*plain, int) if float in plain else plain
     if plain and isinstance(value, plain) and (bool in plain or not isinstance(value, bool)):
         return value
-    expected = f"choose one of {', '.join(map(repr, allowed))}" if allowed else f"expected {hint}"
+    if allowed:
+        expected = f"choose one of {', '.join(map(repr, allowed))}"
+    else:
+        names = [name for kind, name in KINDS.items() if kind in {get_origin(each) or each for each in kinds}]
+        expected = f"expected {', or '.join(names)}"
     raise ConfigError(f"{path} cannot be {value!r}: {expected}", key=path)
 
 

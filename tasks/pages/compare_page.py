@@ -17,7 +17,7 @@ class Cell(NamedTuple):
     value: str
     interval: str
     seed_std: str
-    beats: bool | None  # the baseline; None where there is none to beat
+    beats: bool  # the baseline, photo by photo
 
 
 class ArmRow(NamedTuple):
@@ -73,20 +73,16 @@ def arm_row(figure: Mapping[str, Any], arms: list[str]) -> ArmRow:
     """One figure over ``arms``."""
     having = {each["arm"]: each for each in figure["arms"]}
     said = f"{figure['unit']}{', ' if figure['unit'] else ''}{figure['better']} is better"
-    baseline = "" if figure["baseline"] is None else f"{figure['baseline']:.3f}"
-    cells = [cell(having.get(arm), figure) for arm in arms]
-    return ArmRow(figure["label"], said, cells, baseline, figure["baseline_label"])
+    cells = [cell(having.get(arm)) for arm in arms]
+    return ArmRow(figure["label"], said, cells, f"{figure['baseline']:.3f}", figure["baseline_label"])
 
 
-def cell(arm: Mapping[str, Any] | None, figure: Mapping[str, Any]) -> Cell:
+def cell(arm: Mapping[str, Any] | None) -> Cell:
     """What an arm has of a figure."""
     if arm is None:
-        return Cell("", "", "", None)
-    baseline, beats = figure["baseline"], None
-    if baseline is not None:
-        beats = arm["low"] > baseline if figure["better"] == "higher" else arm["high"] < baseline
+        return Cell("", "", "", beats=False)
     spread = "" if arm["seed_std"] is None else f"{arm['seed_std']:.3f}"
-    return Cell(f"{arm['value']:.3f}", f"{arm['low']:.3f} to {arm['high']:.3f}", spread, beats)
+    return Cell(f"{arm['value']:.3f}", f"{arm['low']:.3f} to {arm['high']:.3f}", spread, arm["beats_baseline"])
 
 
 def pair_row(figure: Mapping[str, Any], pair: Mapping[str, Any]) -> PairRow:

@@ -33,18 +33,16 @@ def _panel(axes: Axes, figure: Mapping[str, Any], arms: Sequence[str]) -> None:
     """The arms of one figure; its name and the better direction above, the baseline dashed."""
     axes.use_sticky_edges = False  # a bar begins at the baseline, which is to be seen
     baseline = figure["baseline"]
-    foot = 0.0 if baseline is None else baseline
     for each in figure["arms"]:
         place, colour = arms.index(each["arm"]), COLOURS[arms.index(each["arm"]) % len(COLOURS)]
-        axes.bar(place, each["value"] - foot, BAR_WIDTH, bottom=foot, color=colour, alpha=0.75)
+        axes.bar(place, each["value"] - baseline, BAR_WIDTH, bottom=baseline, color=colour, alpha=0.75)
         reach = np.clip([[each["value"] - each["low"]], [each["high"] - each["value"]]], 0, None)
         axes.errorbar(place, each["value"], yerr=reach, fmt="none", ecolor=INK, elinewidth=1.1, capsize=4)
         seeds = list(each["by_seed"].values())
         if len(seeds) > 1:
             shift = np.linspace(-0.12, 0.12, len(seeds))
             axes.plot(place + shift, seeds, "o", color=INK, markersize=2.5, alpha=0.7)
-    if baseline is not None:
-        axes.axhline(baseline, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.axhline(baseline, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
     unit = f", {figure['unit']}" if figure["unit"] else ""
     axes.set_title(f"{figure['label']}{unit}: {figure['better']} is better", loc="left", fontsize=8.5, color=INK)
     axes.grid(axis="x", visible=False)

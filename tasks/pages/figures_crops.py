@@ -9,7 +9,10 @@ from tasks.pages.figures import ACCENT, INK, KEPT, MUTED, REJECTED, SECOND, draw
 
 
 def size_factor_errors(errors: Sequence[Mapping[str, Any]]) -> bytes:
-    """Histograms of predicted less true size factor; dashed, the bias of the first. ``errors``: label, values, bias."""
+    """Histograms of predicted less true size factor; dashed, the bias of the first.
+
+    ``errors``: label, values, bias, and the weights that the values count with (evaluations of 0.4 gave none: alike).
+    """
     with drawing("size-factor-errors") as sheet:
         axes = sheet.axes
         filled = [each for each in errors if each["values"]]
@@ -17,12 +20,12 @@ def size_factor_errors(errors: Sequence[Mapping[str, Any]]) -> bytes:
         reach = max(0.05, float(np.abs(every).max()))
         edges = np.linspace(-reach, reach, min(42, 8 + int(2 * np.sqrt(len(every))))).tolist()
         for each, colour in zip(filled, (ACCENT, KEPT, SECOND, REJECTED), strict=False):
-            weights = np.full(len(each["values"]), 100 / len(each["values"]))
+            weights = np.array(each.get("weights") or np.ones(len(each["values"])))
             style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4} if colour != ACCENT else {"alpha": 0.5}
             axes.hist(
                 each["values"],
                 bins=edges,
-                weights=weights,
+                weights=100 * weights / weights.sum(),
                 color=colour,
                 label=each["label"].partition(" (")[0],
                 **style,

@@ -12,10 +12,12 @@ reported, not judged.
 
     python tests/bench/crop_controls.py --work controls --out controls.json
 
-Needs torch, torchvision, NumPy, pyarrow, Pillow and safetensors alone. What is found in ``--work`` is not done again.
+Needs torch, torchvision, NumPy, pyarrow, Pillow and safetensors alone. A run that is found in ``--work`` is not done
+again if it is of the same recipe, photos, seed and starts, by the same ``models``.
 """
 
 import argparse
+import ast
 import hashlib
 import json
 import subprocess
@@ -35,6 +37,7 @@ import pyarrow.parquet as pq
 from crop_scenes import PhotoSpec
 
 from models import comparison
+from models.checkpoint import best_weights
 from models.frames import PackSpec
 from models.jobs import choose_device
 from models.metrics import Estimate
@@ -85,8 +88,7 @@ class Bench:
 
     def run(self, name: str, recipe: Recipe, pack_dir: Path, seed: int, starts: Sequence[Path] = ()) -> Path:
         """The folder of a run that is trained and judged; one that is already there is taken as it is."""
-        of = hashlib.sha256((recipe.digest + (pack_dir / "pack.json").read_text()).encode()).hexdigest()[:12]
-        run_dir = self.work / "runs" / f"{name}-{recipe.name}-{of}-{seed}"
+        run_dir = self.work / "runs" / run_name(name, recipe, pack_dir, seed, starts)
         request = {
             "run_id": run_dir.name, "run_dir": str(run_dir), "pack_dir": str(pack_dir), "recipe": recipe.as_dict(),
             "seed": seed, "threads": self.options.threads, "device": self.options.device,
@@ -137,6 +139,21 @@ class Bench:
         return replace(recipe, epochs=epochs, guards=replace(recipe.guards, constant_outputs_after_epoch=epochs + 1))
 
 
+def run_name(name: str, recipe: Recipe, pack_dir: Path, seed: int, starts: Sequence[Path]) -> str:
+    """What tells a run from others: its recipe, photos, the weights that it starts from, and the code of ``models``."""
+    weights = [hashlib.sha256(best_weights(start).read_bytes()).hexdigest() for start in starts]
+    parts = [recipe.digest, (pack_dir / "pack.json").read_text(), *weights, code_digest(ROOT / "models")]
+    of = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    return f"{name}-{recipe.name}-{of}-{seed}"
+
+
+def code_digest(package: Path) -> str:
+    """SHA-256 over the syntax trees of a package's modules: comments and layout do not count."""
+    files = sorted(package.rglob("*.py"))
+    trees = [f"{file.relative_to(package)}\n{ast.dump(ast.parse(file.read_bytes()))}" for file in files]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()
+
+
 def scores(arms: Mapping[str, Mapping[int, Path]]) -> dict[str, dict[int, Any]]:
     """The rows of each run's scores.parquet."""
     return {
@@ -167,11 +184,10 @@ def negative(found: Mapping[str, Any], control: str) -> Iterator[Check]:
     """Figures that may not be better than the trivial answer."""
     for figure in found["figures"]:
         for arm in figure["arms"]:
-            baseline = figure["baseline"]
-            holds = arm["low"] <= baseline if figure["better"] == "higher" else arm["high"] >= baseline
             is_judged = figure["name"] in WANTED
             wanted = "not better than its baseline" if is_judged else ""
-            yield Check(control, arm["arm"], figure["label"], cell(arm, figure), wanted, holds if is_judged else None)
+            holds = not arm["beats_baseline"] if is_judged else None
+            yield Check(control, arm["arm"], figure["label"], cell(arm, figure), wanted, holds)
 
 
 def probed(bench: Bench, strength: float) -> Iterator[Check]:

@@ -27,7 +27,7 @@ from tasks.publish import publish_snapshot
 
 COUNTS = {"train": 32, "val": 8, "test": 10}
 ARMS = ["crops_thumbnail_narrow", "crops_patches_narrow", "crops_joint_narrow"]
-FACTS = {"label": "Right & <wrong>", "unit": "", "better": "higher", "baseline": "0.5", "baseline_label": "coin"}
+FACTS = {"label": "Right & <wrong>", "unit": "", "better": "higher", "baseline_label": "coin"}
 
 
 def jpeg(seed: int) -> bytes:
@@ -42,10 +42,12 @@ def scores(gain: float, photos: int = 10) -> pa.Table:
     right = [float(gain + number / 10 >= 1) for number in range(photos)]
     fields = [
         pa.field("source", pa.string()), pa.field("photo_id", pa.string()), pa.field("sample", pa.int32()),
-        pa.field("weight", pa.float64()), pa.field("right", pa.float64(), metadata=FACTS),
+        pa.field("weight", pa.float64()), pa.field("truth", pa.string()),
+        pa.field("right", pa.float64(), metadata=FACTS), pa.field("right_baseline", pa.float64()),
     ]  # fmt: skip
     names = [str(number) for number in range(photos)]
-    return pa.table([["camera"] * photos, names, [0] * photos, [1.0] * photos, right], schema=pa.schema(fields))
+    columns = [["camera"] * photos, names, [0] * photos, [1.0] * photos, ["same"] * photos, right, [0.5] * photos]
+    return pa.table(columns, schema=pa.schema(fields))
 
 
 def written(root: Layout, table: pa.Table, run_id: str) -> FileRef:
@@ -169,7 +171,7 @@ def test_impossible_comparisons_are_refused_before_anything_is_trained(
 def test_figures_that_no_two_arms_share_leave_a_page_that_says_so(root: Layout) -> None:
     """Two arms that measured different things."""
     table = scores(0.5)
-    other = table.rename_columns([*table.column_names[:4], "else"])
+    other = table.rename_columns([*table.column_names[:5], "else", "else_baseline"])
     runs = [
         JudgedRun(arm=arm, seed=0, run_id=arm, scores=written(root, each, f"odd-{arm}"))
         for arm, each in (("a", table), ("b", other))

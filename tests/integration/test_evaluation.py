@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import evaluation
-from models.comparison import compare
+from models.comparison import compare, summarise
 from models.errors import Stopped
 from models.evaluation import Evaluation, evaluate
 from models.loader import FrameStore, PhotoBatch, Split
@@ -193,11 +193,29 @@ def test_scores_carry_what_a_comparison_must_know(found: Evaluation, tmp_path: P
     evaluation.write_table(tmp_path / "scores.parquet", found.scores)
     table = pq.read_table(tmp_path / "scores.parquet")
     assert table["bright_right"].null_count == 60
-    worse = table.set_column(4, table.schema.field("right"), pa.array(np.zeros(120)))
+    worse = table.set_column(5, table.schema.field("right"), pa.array(np.zeros(120)))
     figure = compare({"mean": {0: table}, "blind": {0: worse}})["figures"][0]
     assert (figure["label"], figure["better"], figure["baseline_label"]) == ("Right", "higher", "coin")
     assert figure["baseline"] == pytest.approx(0.5)
+    assert table["bright_right_baseline"].null_count == 60
+    judged = {each["name"]: each for each in found.found["figures"]}
+    for each in summarise({"mean": {0: table}})["figures"]:
+        (arm,), run = each["arms"], judged[each["name"]]
+        for key in ("value", "difference", "beats_baseline"):
+            assert arm[key] == pytest.approx(run[key])
+        assert each["baseline"] == pytest.approx(run["baseline"])
     assert figure["pairs"][0]["second_is"] == "worse"
+
+
+def test_a_truth_is_that_of_its_sample_alone() -> None:
+    """Equal targets have equal hashes, also a machine's rounding apart; any other target, or name, has another."""
+    rectangle = np.array([[0.0, 0.5, 0.25, 0.75], [0.0, 0.5, 0.25, 0.75], [0.0, 0.5, 0.25, 0.76]])
+    targets = {"rectangle": rectangle, "crop": np.array([1.0, 1.0, 1.0])}
+    first, second, third = evaluation.truths(targets)
+    assert first == second != third
+    assert evaluation.truths({"crop": targets["crop"], "rectangle": rectangle - 1e-12})[:2] == [first, second]
+    assert evaluation.truths({**targets, "crop": np.zeros(3)})[0] != first
+    assert evaluation.truths({"rectangles": rectangle, "crop": targets["crop"]})[0] != first
 
 
 def test_an_evaluation_stops_when_it_is_told_to(system: Brightness) -> None:

@@ -25,7 +25,7 @@ from models.checkpoint import (
     identity_of,
     read_index,
 )
-from models.errors import CheckpointDamaged, CheckpointMismatch, DiskFull
+from models.errors import CheckpointDamaged, CheckpointMismatch, DiskFull, TrainingDiverged
 from models.optimisers import make_optimiser
 from models.specs import OptimiserSpec
 
@@ -246,3 +246,18 @@ def test_what_was_just_saved_is_not_saved_again(tmp_path: Path) -> None:
     before = read_index(checkpoints.folder)
     checkpoints.save(make_state(), Progress(step=1, epoch=1), None)
     assert read_index(checkpoints.folder) == before
+
+
+@pytest.mark.parametrize("is_writer", [True, False])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, is_writer: bool, broken: float, name: str) -> None:
+    """A gradient may ruin them under a finite loss: every process says so, and the last whole checkpoint stays."""
+    state, checkpoints = make_state(), Checkpoints(tmp_path, IDENTITY, is_writer=is_writer)
+    save_epochs(checkpoints, [1.0], state)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with torch.no_grad():
+        state.model.state_dict()[name].flatten()[0] = broken
+    with pytest.raises(TrainingDiverged, match=rf"no numbers before step 2 \({name}\): lower the learning rate"):
+        checkpoints.save(state, Progress(step=2, epoch=1), None)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -10,23 +10,29 @@ import pytest
 from models.comparison import Resampling, compare, correct_by_holm, flip_signs, mcnemar, summarise, table_of
 from models.errors import ConfigError
 
-FACTS = {"label": "Accuracy", "unit": "", "better": "higher", "baseline": "0.5", "baseline_label": "coin"}
+FACTS = {"label": "Accuracy", "unit": "", "better": "higher", "baseline_label": "coin"}
+Columns = Mapping[str, Sequence[float | None]]
 
 
 def scores(
-    columns: Mapping[str, Sequence[float | None]], photos: int, samples: int = 1, first: int = 0, **facts: str
-) -> pa.Table:
-    """A scores.parquet of so many photos and samples of each, with these figures."""
+    columns: Columns, photos: int, samples: int = 1, first: int = 0, truth: str = "same",
+    baselines: Columns | None = None, **facts: str,
+) -> pa.Table:  # fmt: skip
+    """A scores.parquet of so many photos and samples of each, with these figures; their baselines are 0.5."""
     names = [f"{first + photo:03d}" for _ in range(samples) for photo in range(photos)]
     fixed = {
         "source": pa.array(["camera"] * len(names)),
         "photo_id": pa.array(names),
         "sample": pa.array(np.repeat(np.arange(samples), photos), pa.int32()),
         "weight": pa.array([1.0 / samples] * len(names)),
+        "truth": pa.array([truth] * len(names)),
     }
+    trivial = {name: [None if value is None else 0.5 for value in column] for name, column in columns.items()}
+    trivial = {f"{name}_baseline": column for name, column in (trivial | dict(baselines or {})).items()}
     fields = [pa.field(name, column.type) for name, column in fixed.items()]
     fields += [pa.field(name, pa.float64(), metadata=FACTS | facts) for name in columns]
-    values = [pa.array(column, pa.float64()) for column in columns.values()]
+    fields += [pa.field(name, pa.float64()) for name in trivial]
+    values = [pa.array(column, pa.float64()) for column in (*columns.values(), *trivial.values())]
     return pa.table([*fixed.values(), *values], schema=pa.schema(fields))
 
 
@@ -147,6 +153,45 @@ def test_runs_on_other_photos_are_refused(other: pa.Table, complaint: str) -> No
         compare({"a": {3: scores({"right": [1.0, 0.0]}, 2)}, "b": {4: other}})
     assert "a (seed 3) and b (seed 4)" in str(caught.value)
     assert "evaluate both on one pack" in str(caught.value)
+
+
+def test_runs_judged_by_another_truth_are_refused() -> None:
+    """The same photos and samples, but cut or labelled otherwise, are no pair; the sentence says what would be."""
+    mine, theirs = (scores({"right": [1.0, 0.0]}, 2, truth=truth) for truth in ("left", "right"))
+    with pytest.raises(ConfigError, match=r"a \(seed 0\) and b \(seed 1\).*another truth in 2 of 2 samples.*crop law"):
+        compare({"a": {0: mine}, "b": {1: theirs}})
+
+
+def test_runs_without_a_truth_are_to_be_evaluated_again() -> None:
+    """Older runs kept none; they are refused even where nothing else is compared with them."""
+    older = scores({"right": [1.0, 0.0]}, 2).drop_columns(["truth", "right_baseline"])
+    with pytest.raises(ConfigError, match=r"a \(seed 2\) was judged by an older version.*evaluate it again"):
+        summarise({"a": {2: older}})
+
+
+def test_arms_beside_other_trivial_answers_are_refused() -> None:
+    """Also where the first arm has not the figure: one baseline is shown for all arms, so it has to be that of all."""
+    columns = {"place": [0.1, 0.2]}
+    alone = scores({"right": [0.0, 1.0]}, 2)
+    mine, theirs = (scores(columns, 2, baselines={"place": [0.3, value]}) for value in (0.3, 0.4))
+    with pytest.raises(ConfigError, match=r"b \(seed 0\) and c \(seed 0\) have other trivial answers.*'place'"):
+        compare({"a": {0: alone}, "b": {0: mine}, "c": {0: theirs}})
+
+
+@pytest.mark.parametrize(("better", "sign"), [("higher", 1), ("lower", -1)])
+def test_an_arm_beats_the_baseline_photo_by_photo(better: str, sign: int) -> None:
+    """A small gain on every photo is one, though photos differ so much that the arm's own interval holds the baseline;
+    and where single photos spread so much that chance did it, an interval beyond the baseline's mean is none."""
+    rng = np.random.default_rng(3)
+    hard, noise = rng.normal(size=300), rng.normal(size=300)
+    sure = scores({"f": hard + sign * 0.05}, 300, baselines={"f": hard}, better=better)
+    flat = scores({"f": np.full(300, sign * 0.01)}, 300, baselines={"f": noise - noise.mean()}, better=better)
+    (arm,), (other,) = (summarise({"a": {0: each}})["figures"][0]["arms"] for each in (sure, flat))
+    assert arm["beats_baseline"]
+    assert arm["low"] < hard.mean() < arm["high"]
+    assert (arm["difference"], arm["difference_high"] - arm["difference_low"]) == pytest.approx((sign * 0.05, 0))
+    assert not other["beats_baseline"]
+    assert other["low"] == pytest.approx(other["high"]) == pytest.approx(sign * 0.01)
 
 
 @pytest.mark.parametrize("runs", [{}, {"a": {0: scores({"right": [1.0]}, 1)}}, {"a": {}, "b": {}}])

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from models.crops import pictures as crop_pictures
 from models.crops.geometry import closed_form
 from models.crops.law import CELL_CENTRES_P2, CELLS, CROP_DRAWS, draw_rectangles, patch_labels, trivial_answers
 from models.crops.spec import CropEvaluationSpec, CropLaw
@@ -204,7 +205,7 @@ def test_pictures_are_json_and_say_what_was_judged(system):
     errors = {each["name"]: each for each in pictures["size_factor_errors"]}["rectangle_crops"]
     assert errors["bias"]["value"] == pytest.approx(-errors["mae"]["value"])
     assert errors["mae"]["value"] == pytest.approx(0.07, abs=0.005)
-    assert len(errors["values"]) == 4 * PHOTOS
+    assert len(errors["values"]) == len(errors["weights"]) == 4 * PHOTOS
     tenths = [(each["from"], each["to"], each["value"]) for each in pictures["accuracy_by_size_factor"]]
     assert tenths == [(0.5, 0.6, 1), (0.6, 0.7, 1), (0.7, 0.8, 1), (0.8, 0.9, 1), (1, 1, 1)]
     assert [each["edge"] for each in pictures["accuracy_by_edge"]] == ["left", "right", "top", "bottom"]
@@ -213,6 +214,32 @@ def test_pictures_are_json_and_say_what_was_judged(system):
     for drawn in pictures["heat_maps"]:
         assert np.argmax(drawn["probabilities"], axis=1).tolist() == drawn["true_cells"]
     assert [drawn["sample"] for drawn in pictures["heat_maps"]] == [1, 1, 1, 0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("most", [20_000, 5 * PHOTOS // 2])
+def test_errors_are_drawn_as_their_means_count_them(system, monkeypatch, most):
+    """Drawn with their weights the errors have the bias that the caption names; where they are too many, whole photos
+    and crops are left out alike, by a hash that no order of the split changes."""
+    monkeypatch.setattr(crop_pictures, "MAX_ERRORS", most)
+    split = split_of()
+    ids = split.photo_ids[::-1]
+
+    def drawn(of):
+        samples = system.samples(of)
+        outputs = perfect(samples)
+        outputs["rectangle"] = np.tile([0.0, 0.8, 0.0, 0.8], (len(samples), 1))
+        outputs["crop"][:] = 9.0
+        found = system.judge(outputs, samples, of, {"threshold": 0.0}).pictures["size_factor_errors"]
+        return {each["name"]: each for each in found}["answer"]
+
+    errors = drawn(split)
+    assert len(errors["values"]) == min(most, 5 * PHOTOS)
+    assert np.isclose(errors["values"], -0.2, atol=1e-4).mean() == pytest.approx(0.2)
+    if most > 5 * PHOTOS:
+        bias = np.average(errors["values"], weights=errors["weights"])
+        assert bias == pytest.approx(errors["bias"]["value"], abs=1e-4)
+    turned = drawn(replace(split, photo_ids=ids))
+    assert (turned["values"], turned["weights"]) == (errors["values"], errors["weights"])
 
 
 def test_photos_as_given_are_whole_and_still(system):

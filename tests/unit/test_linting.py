@@ -64,7 +64,21 @@ def likelihood(label: Tensor, target: Tensor) -> Tensor:
 
 SCALE = nn.Parameter(torch.ones(3))
 LOGIT_LOSSES = [cross_entropy, binary, of_one_column, by_hand]
+
+
+def shares(features: Tensor) -> Tensor:
+    powers = (features - features.amax(1, keepdim=True)).exp()
+    return powers / powers.sum(1, keepdim=True)
+
+
+def shares_of_a_sum(features: Tensor) -> Tensor:
+    powers = features.exp()
+    return (powers / (powers.sum(1) + 1e-9).unsqueeze(1)).clamp(1e-6, 1.0)
+
+
 SQUASHED = {
+    "by hand": shares,
+    "by hand, with care": shares_of_a_sum,
     "softmax": nn.Softmax(1),
     "log_softmax": nn.LogSoftmax(1),
     "sigmoid": nn.Sigmoid(),
@@ -80,6 +94,7 @@ RAW: dict[str, Callable[[Tensor], Tensor]] = {
     "nothing": nn.Identity(),
     "relu": nn.ReLU(),
     "tanh": torch.tanh,
+    "divided": lambda features: features / (1 + features.exp().sum(1, keepdim=True)),
     "gated": lambda features: features * torch.sigmoid(features),
     "learnt on": nn.Sequential(nn.Sigmoid(), nn.Linear(3, 3)),
     "scaled by what is learnt": lambda features: torch.sigmoid(features) * SCALE,

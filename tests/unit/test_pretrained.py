@@ -1,5 +1,6 @@
 """Weights from files: torchvision's names become ours, outputs stay what they were, and bad files are named."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from models.categories.networks import NETWORKS, build_network
 from models.crops.networks import CropNet
 from models.errors import ConfigError
 from models.networks import start_from
-from models.pretrained import load_weights
+from models.pretrained import load_weights, read_weights
 from models.recipes import resolve
 
 
@@ -89,6 +90,24 @@ def test_weights_of_a_run_that_diverged_are_refused(tmp_path: Path):
     assert all(torch.isfinite(value).all() for value in ours.state_dict().values())
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, is_zip: bool):
+    """Cut anywhere, or with a bit flipped anywhere: it is read, or refused, and nothing else."""
+    path, rng, messages = tmp_path / "given.pth", random.Random(0), list[str]()
+    torch.save({"a.weight": torch.zeros(3, 3)}, path, _use_new_zipfile_serialization=is_zip)
+    whole = path.read_bytes()
+    flips = [(rng.randrange(len(whole)), 1 << rng.randrange(8)) for _ in range(60)]
+    harmed = [whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :] for place, bit in flips]
+    for content in [*harmed, *(whole[:end] for end in range(0, len(whole), len(whole) // 30))]:
+        path.write_bytes(content)
+        try:
+            read_weights(path)
+        except ConfigError as error:
+            messages.append(str(error))
+    assert len(messages) >= 30
+    assert not any("\n" in message for message in messages)
+
+
 class _Surprise:
     """What a pickle may hold beside tensors."""
 
@@ -98,6 +117,7 @@ class _Surprise:
     [
         ("gone.pth", None, "there is no file of weights at .*gone.pth: correct start_from"),
         ("text.pth", b"hello", "text.pth cannot be read as weights"),
+        ("short.pth", b"abc", "short.pth cannot be read as weights"),
         ("empty.pth", b"", "empty.pth cannot be read as weights"),
         ("cut.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{", "cut.safetensors cannot be read as weights"),
         ("object.pth", {"state_dict": _Surprise()}, "object.pth cannot be read as weights .*a state_dict and nothing"),

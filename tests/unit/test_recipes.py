@@ -49,7 +49,12 @@ def changed(name, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("epochs",), "many", "recipe.epochs"),
+        (("epochs",), "many", r"recipe\.epochs cannot be 'many': expected a whole number$"),
+        (("optimiser", "lr"), "fast", r"recipe\.optimiser\.lr cannot be 'fast': expected a number$"),
+        (("optimiser", "max_gradient_norm"), "5", "expected a number, or null$"),
+        (("compile",), 1, "expected true or false$"),
+        (("name",), 3, "expected text$"),
+        (("system", "flips"), "both", r"system\.flips cannot be 'both': expected a list$"),
         (("optimiser", "name"), "adagrad", "'sgd', 'adam', 'adamw', 'rmsprop'"),
         (("optimiser", "lr"), True, "recipe.optimiser.lr"),
         (("optimiser", "speed"), 1, "no 'speed'"),
@@ -81,6 +86,9 @@ def test_an_impossible_value_is_named(path, value, words):
         ("optimiser.max_gradient_norm", [0.0, -5.0], "optimiser.max_gradient_norm must be positive, or null"),
         ("optimiser.lr", [0.0, -1.0], "optimiser.lr must be positive"),
         ("optimiser.lr", [float("inf"), float("nan")], "optimiser.lr must be a finite number"),
+        ("optimiser.lr", [10**400, -(10**400)], "optimiser.lr must be a finite number"),
+        ("epochs", [2**63], "epochs must be a finite number"),
+        ("seeds", [[0, 2**64]], "seeds.1 must be a finite number"),
         ("optimiser.rate_factors", [[["patches", float("-inf")]]], "optimiser.rate_factors.0.1 must be a finite"),
         ("optimiser.rate_factors", [[["patches", -1.0]]], "optimiser.rate_factors must be at least 0"),
         ("schedule.decay", [0.0, -1.0, 1.01], r"schedule.decay must lie in \(0, 1\]"),

@@ -59,7 +59,8 @@ class TinySystem:
         return {"image": torch.zeros(photos, 3, SIDE_PX, SIDE_PX)}
 
     def draw(self, photos: PhotoBatch, seed: int, epoch: int) -> Batch:
-        noise_B = torch.as_tensor(uniform_draws("noise", seed, epoch, photos.keys_B, 1)[:, 0] * 0.1, dtype=torch.float32)
+        chance_B = uniform_draws("noise", seed, epoch, photos.keys_B, 1)[:, 0]
+        noise_B = torch.as_tensor(chance_B * 0.1, dtype=torch.float32)
         factor_B = torch.as_tensor(self.loss_factor(epoch, photos.keys_B), dtype=torch.float32)
         image_BCHW, targets = photos.frame_BCHW / 255, truth(photos.frame_BCHW.numpy())
         inputs = {"image": image_BCHW + noise_B.view(-1, 1, 1, 1)}

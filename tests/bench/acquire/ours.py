@@ -41,7 +41,7 @@ DATASET = Dataset(name="bench", queries=(Query(text=WORD),), filter=ALL_SIZES)
 def fetch_with_task(url_file: str) -> dict[str, float]:
     """Download what ``url_file`` names by calling the download task's function as the flow does, without Prefect."""
     batches = [manifest.write(layout(), "wanted", rows) for rows in _batches(_listed(url_file))]
-    with ThreadPoolExecutor(refresh.WORKERS) as pool:
+    with ThreadPoolExecutor(acquire.WORKERS) as pool:
         list(pool.map(partial(download.fn, "flickr", DATASET.name), batches))
     return {}
 
@@ -135,7 +135,7 @@ def _batches(photos: int) -> Iterator[pa.Table]:
     """What the ledger lacks, cut as the flow cuts it."""
     wanted = catalog.wanted(layout(), DATASET.name, datetime.now(UTC))
     assert wanted.num_rows == photos
-    size = max(acquire.MIN_BATCH_PHOTOS, -(-photos // acquire.BATCHES))
+    size = acquire.batch_photos(photos)
     return (wanted.slice(start, size) for start in range(0, photos, size))
 
 
