@@ -27,6 +27,8 @@ from tasks.sources.base import Forecast, Query, Window
 LOG = logging.getLogger(__name__)
 BATCHES = 200  # task runs of one refresh that download, at most
 MIN_BATCH_PHOTOS = 128  # a killed batch loses nothing that it had, so few and large ones do no harm
+FULL_BATCH_PHOTOS = 512  # if every worker gets one: a task run costs as much CPU as fetching thirty photos
+WORKERS = 4  # task runs of one refresh at once
 MAX_WINDOWS = 600  # task runs of one refresh that search, at most; the next refresh goes on
 FACTS_SHARE = 0.2  # of an hour's calls: spent in one refresh to look again at photos that are known
 WALKED = 0.8  # of the photos that a walk is to see: some are listed and may not be taken
@@ -141,7 +143,7 @@ def fetch(dataset: Dataset) -> None:
     wanted = catalog.wanted(where, dataset.name, datetime.now(UTC), dataset.query_ids)
     if not wanted.num_rows:
         return
-    size = max(MIN_BATCH_PHOTOS, math.ceil(wanted.num_rows / BATCHES))
+    size = batch_photos(wanted.num_rows)
     batches = [manifest.write(where, "wanted", wanted.slice(start, size)) for start in range(0, wanted.num_rows, size)]
     expected = catalog.expected_bytes(where, dataset.name, wanted) / wanted.num_rows
     room = room_left(where, settings())
@@ -165,6 +167,12 @@ def fetch(dataset: Dataset) -> None:
         say(
             LOG, f"download: no room for {left:,} more photos: free some disk, or raise DARKROOM_DISK_GB, and run again"
         )
+
+
+def batch_photos(photos: int) -> int:
+    """How many of ``photos`` one task run downloads."""
+    shared = min(FULL_BATCH_PHOTOS, math.ceil(photos / WORKERS))
+    return max(MIN_BATCH_PHOTOS, shared, math.ceil(photos / BATCHES))
 
 
 def announce(dataset: Dataset, photos: int, expected: float, room: float) -> None:

@@ -24,11 +24,11 @@ from tasks.dataset import Dataset
 from tasks.publish import READABLE, latest, newest_rows, publish_snapshot
 from tasks.report import report_dataset
 
-WORKERS = 4
 PUBLISHED = "darkroom.snapshot.published"  # the event; prefect.yaml triggers trainings by it
 LOG = logging.getLogger(__name__)
 
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=WORKERS)  # Any: Prefect types its own runners as none of its runners
+# Any: Prefect types its own runners as none of its runners.
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=acquire.WORKERS)
 
 
 @flow(name="refresh-dataset", flow_run_name="refresh {dataset.name}", task_runner=RUNNER)

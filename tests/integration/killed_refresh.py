@@ -20,7 +20,8 @@ from tasks.dataset import Dataset
 from tasks.sources import flickr, windows
 
 THREADS = 4  # that a process downloads with
-windows.TARGET, flickr.PER_PAGE, acquire.MIN_BATCH_PHOTOS, tasks.download.THREADS = 24, 10, 8, THREADS
+windows.TARGET, flickr.PER_PAGE, tasks.download.THREADS = 24, 10, THREADS
+acquire.MIN_BATCH_PHOTOS = acquire.FULL_BATCH_PHOTOS = 8
 web.LIMITS = web.Limits(
     retries=2, backoff_s=0.001, pauses=1, pause_s=0.01, api_per_s=1e4, api_burst=1000, images_per_s=1e4,
     images_burst=1000,

@@ -240,8 +240,8 @@ def test_what_was_fetched_before_a_failure_is_kept(
     root: Layout, site: StandIn, dataset: Dataset, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refresh whose image host goes away in the middle keeps what it has; the next one asks for the rest only."""
-    monkeypatch.setattr(flows.acquire, "MIN_BATCH_PHOTOS", 10)
-    monkeypatch.setattr(flows.acquire, "BATCHES", 9)
+    for name, value in (("MIN_BATCH_PHOTOS", 10), ("FULL_BATCH_PHOTOS", 10), ("BATCHES", 9)):
+        monkeypatch.setattr(flows.acquire, name, value)
     monkeypatch.setattr(flows.acquire, "download", flows.acquire.download.with_options(retries=0))
     photo_ids = sorted(photo.id for photo in site.catalogue.listed())
     for photo_id in photo_ids[-20:]:

@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -291,6 +292,11 @@ class Site(ThreadingHTTPServer):
         for connection in self.open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up on a body that it does not want is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def count(self, path: str) -> int:
         return sum(urlsplit(seen).path == path for seen in self.asked)

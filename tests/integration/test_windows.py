@@ -63,9 +63,14 @@ def limits(environment: Callable[..., None]) -> web.Limits:
 
 @pytest.fixture
 def dataset(request: pytest.FixtureRequest) -> Dataset:
-    """A dataset of the test's own over everything ever uploaded."""
+    """A dataset of the test's own over everything ever uploaded.
+
+    Its label makes its questions its own: without it, tests that begin in one second ask for the same windows, and the
+    second is given the cached answers of the first one's site.
+    """
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")
-    return Dataset.model_validate({"name": name, "queries": [{"uploaded_after": "2004-01-01T00:00:00Z"}]})
+    query = {"uploaded_after": "2004-01-01T00:00:00Z", "label": name}
+    return Dataset.model_validate({"name": name, "queries": [query]})
 
 
 @flow
@@ -139,7 +144,8 @@ def test_an_interrupted_search_resumes_at_the_window(
     """What was listed before the site broke down is not asked for again, and nothing is lost."""
     monkeypatch.setattr(acquire, "search", searching.search.with_options(retries=0))
     site = serve(few)
-    find(dataset.model_copy(update={"name": f"{dataset.name}-whole"}))
+    another = dataset.queries[0].model_copy(update={"label": "whole"})
+    find(dataset.model_copy(update={"name": f"{dataset.name}-whole", "queries": (another,)}))
     whole, list_whole = searches(site), flickr.Search.whole
     asked: list[Window] = []
 
