@@ -65,7 +65,7 @@ def pack_for(ready: Ready, arms: Sequence[Recipe]) -> dict[PackSpec, PackRef]:
     """The packs that ``arms`` are trained on, each made once."""
     selection = select(ready.joined)
     specs = dict.fromkeys(recipe.pack for recipe in arms)
-    return {spec: one("pack", pack.submit(selection, **asdict(spec))) for spec in specs}
+    return {spec: one("pack", pack.submit(selection, **asdict(spec), rotate=ready.rotate)) for spec in specs}
 
 
 def train_arms(

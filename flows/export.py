@@ -20,7 +20,7 @@ from storage.layout import layout
 from tasks.export import ExportRef, destination, export
 from tasks.exports.export_photos import ExportRules, Format
 from tasks.model_export import ExportedModel, export_run, onnx_versions
-from tasks.predict import recipe_of
+from tasks.predict import file_of, recipe_of
 
 LOG = logging.getLogger(__name__)
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
@@ -57,7 +57,8 @@ def export_model(run: str) -> ExportedModel:
     where = layout()
     where.check_writable()
     weights, recipe = weights_of(run), recipe_of(where, run)
-    exported = one("export", export_run.submit(run, weights, recipe.as_dict(), onnx_versions()))
+    evaluation, card = (file_of(where, run, name) for name in ("evaluation.json", "README.md"))
+    exported = one("export", export_run.submit(run, weights, recipe.as_dict(), onnx_versions(), evaluation, card))
     artifacts.show_model(exported)
     return exported
 

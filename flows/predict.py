@@ -1,7 +1,8 @@
 """Ask a trained model about a person's own photos; a table, a picture of each answer and a page come out.
 
 Run: ``prefect deployment run 'predict-photos/any' --param photos=/my/photos --param run=0123456789abcdef``, or
-``predict_photos("/my/photos", run="0123456789abcdef")`` from Python. ``run`` may be left out: the newest one.
+``predict_photos("/my/photos", run="0123456789abcdef")`` from Python. ``run`` may be left out: the newest one that
+was evaluated.
 """
 
 import socket
@@ -19,10 +20,10 @@ from flows.train import weights_of
 from storage.layout import layout
 from storage.records import PredictionRef
 from tasks.errors import ConfigError
-from tasks.predict import listed, predict
+from tasks.predict import file_of, listed, predict, rotate_of
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
-Run = Annotated[str | None, Field(description="Id of a finished run; none: the newest one.")]
+Run = Annotated[str | None, Field(description="Id of a finished run; none: the newest one that was evaluated.")]
 
 
 @flow(name="predict-photos", flow_run_name="predict {photos}", task_runner=RUNNER)
@@ -33,9 +34,10 @@ def predict_photos(photos: str, run: Run = None) -> PredictionRef:
     run_id = run or newest_run()
     weights = weights_of(run_id)
     folder, files = listed(Path(photos))
+    evaluation, rotate = file_of(where, run_id, "evaluation.json"), rotate_of(where, run_id)
     title = f"{Path(photos).name or photos}, seen by {run_id}"
     with only_one(f"training-{socket.gethostname()}"):
-        found = one("predict", predict.submit(str(folder), files, run_id, weights, title))
+        found = one("predict", predict.submit(str(folder), files, run_id, weights, evaluation, rotate, title))
     uri = str(where.prediction(found.digest))
     result = PredictionRef(run_id=run_id, uri=uri, photos=found.photos, unreadable=found.unreadable)
     artifacts.show_prediction(result, where.root / found.page.path)
@@ -43,9 +45,10 @@ def predict_photos(photos: str, run: Run = None) -> PredictionRef:
 
 
 def newest_run() -> str:
-    """The id of the run that ended last; raises ConfigError if there is none."""
+    """The id of the evaluated run whose training ended last; raises ConfigError if there is none."""
     runs = layout().run("any").parent
-    finished = sorted(runs.glob("*/train.json"), key=lambda card: (card.stat().st_mtime_ns, card.parent.name))
+    cards = [card for card in runs.glob("*/train.json") if card.with_name("evaluation.json").is_file()]
+    finished = sorted(cards, key=lambda card: (card.stat().st_mtime_ns, card.parent.name))
     if not finished:
-        raise ConfigError(f"there is no finished run in {str(runs)!r}: train a model first")
+        raise ConfigError(f"no run in {str(runs)!r} is finished and evaluated: train a model first, or name a run")
     return finished[-1].parent.name

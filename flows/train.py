@@ -24,7 +24,7 @@ from tasks.evaluate import EvaluatedRun, evaluate, figures
 from tasks.pack import check_enough, pack
 from tasks.publish import count, published
 from tasks.report import report_run
-from tasks.train import best_weights, run_id_of, train
+from tasks.train import best_weights, run_id_of, start_of, train
 
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
 
@@ -76,12 +76,12 @@ def prepare(snapshot: str, recipe: Recipe) -> Ready:
 def train_and_evaluate(
     ready: Ready, packed: PackRef, recipe: Recipe, seed: int, starts: Sequence[FileRef] = ()
 ) -> EvaluatedRun:
-    """One run of ``recipe``, from the pack to its figures."""
-    plain = recipe.as_dict()
+    """One run of ``recipe``, from the pack to its figures; ``starts``: the weights that it starts from."""
+    plain, begun = recipe.as_dict(), [start_of(layout(), weights) for weights in starts]
     labels = labels_of(ready.joined) if recipe.system.needs_labels else None
-    metrics = layout().run(run_id_of(packed, plain, seed, labels, starts)) / "metrics.jsonl"
-    run = training("train", train.submit(packed, plain, seed, labels, starts), metrics, recipe.epochs)
-    return one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed, labels, starts))
+    metrics = layout().run(run_id_of(packed, plain, seed, labels, begun)) / "metrics.jsonl"
+    run = training("train", train.submit(packed, plain, seed, labels, begun), metrics, recipe.epochs)
+    return one("evaluate", evaluate.submit(run.run_id, run.weights, packed, plain, seed, labels, begun))
 
 
 def report(ready: Ready, packed: PackRef, recipe: Recipe, run: EvaluatedRun) -> FileRef:

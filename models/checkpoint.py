@@ -1,6 +1,7 @@
 """What a run needs to go on exactly where it was: tensors as safetensors, the rest as JSON.
 
     <run>/checkpoint/index.json                 which there are, oldest first; replaced as the last act of saving
+    <run>/checkpoint/learnt.parquet             which photos the weights have learnt, see learnt.py
     <run>/checkpoint/epoch-0003-step-0000120/
         weights.safetensors      what is judged: the averaged weights if the recipe averages them, or else the weights
         learning.safetensors     the weights being learnt, if the others are averages
@@ -28,12 +29,18 @@ from torch import Tensor, nn
 
 from models import disk
 from models.averaging import Averaged
-from models.errors import CheckpointDamaged, CheckpointMismatch
+from models.errors import CheckpointDamaged, CheckpointMismatch, TrainingDiverged
 from models.optimisers import match_memory_order
 
 WEIGHTS, LEARNING, OPTIMISER, STATE = (
     "weights.safetensors", "learning.safetensors", "optimiser.safetensors", "state.json",
 )  # fmt: skip
+
+
+KINDS = {  # what differs, where two digests would say nothing
+    "recipe_digest": "another recipe", "pack_digest": "another pack",
+    "labels_sha256": "other labels", "start_sha256s": "another start_from", "classes": "other classes",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,20 +94,35 @@ class Kept:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder. Of several processes, only the one with ``is_writer`` saves."""
+    """The checkpoints of one run folder, and the files that lie ``beside`` them, by name: they hold for all.
 
-    def __init__(self, run_dir: Path, identity: RunIdentity, keep_best: int = 1, *, is_writer: bool = True) -> None:
+    Of several processes, only the one with ``is_writer`` saves.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        identity: RunIdentity,
+        keep_best: int = 1,
+        *,
+        is_writer: bool = True,
+        beside: Mapping[str, bytes] | None = None,
+    ) -> None:
         self.folder, self.identity = run_dir / "checkpoint", identity
-        self.keep_best, self.is_writer = keep_best, is_writer
+        self.keep_best, self.is_writer, self.beside = keep_best, is_writer, beside or {}
         self._current: str | None = None  # what was saved or loaded last
 
     def save(self, state: TrainingState, progress: Progress, val_loss: float | None) -> None:
         """Write a checkpoint, ``val_loss`` being that of the epoch that has just ended (None: it is not validated).
 
-        Raises ``DiskFull``; what was saved before then stays as it was.
+        Raises ``DiskFull``, and ``TrainingDiverged`` (in every process) for weights that are no numbers; what was saved
+        before then stays as it was.
         """
         name = f"epoch-{progress.epoch:04d}-step-{progress.step:07d}"
-        if not self.is_writer or name == self._current:  # a stop right after a save: nothing has changed since
+        if name == self._current:  # a stop right after a save: nothing has changed since
+            return
+        _refuse_broken(state.model, progress.step)
+        if not self.is_writer:
             return
         draft = self.folder / f".draft-{name}-{os.getpid()}"
         try:
@@ -109,6 +131,9 @@ class Checkpoints:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
             state_sha256 = self._write(draft, state, progress)
+            for file, content in self.beside.items():
+                if not (path := self.folder / file).is_file() or path.read_bytes() != content:
+                    disk.replace(path, content)
             shutil.rmtree(self.folder / name, ignore_errors=True)  # of a try that died before it was named
             draft.rename(self.folder / name)
             disk.sync_folder(self.folder)
@@ -194,13 +219,27 @@ class Checkpoints:
         expected = json.loads(json.dumps(asdict(self.identity)))
         for key, found in about["identity"].items():
             if found != expected[key]:
+                what = f"{KINDS[key]} than this run's" if key in KINDS else f"{key} {found!r}, not {expected[key]!r}"
                 message = (
-                    f"{self.folder / name} was made with {key} {found!r}, this run has {expected[key]!r}:"
+                    f"{self.folder / name} was made with {what}:"
                     " give the run a folder of its own, or remove the checkpoint"
                 )
                 facts = {"path": str(self.folder), "key": key, "found": found, "expected": expected[key]}
                 raise CheckpointMismatch(message, **facts)
         return about
+
+
+def _refuse_broken(model: nn.Module, step: int) -> None:
+    """Raise ``TrainingDiverged`` if a weight is no number: the last loss may not tell, for it came before the step."""
+    values = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    if torch.stack([torch.isfinite(value).all() for value in values.values()]).all():  # one wait for a GPU, not many
+        return
+    name = next(name for name, value in values.items() if not torch.isfinite(value).all())
+    message = (
+        f"the weights became no numbers before step {step} ({name}): lower the learning rate, or set"
+        " optimiser.max_gradient_norm"
+    )
+    raise TrainingDiverged(message, step=step, weights=name)
 
 
 def identity_of(run_dir: Path) -> RunIdentity:

@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto", "job": "train", "seed": 0, "threads": None, "labels": None, "start_from": [],
     "trained": None,
 }  # fmt: skip
+LIMITS = {"seed": (0, 2**64 - 1), "threads": (1, 1024)}  # of torch's generators; and more threads end in a crash
 CHOICES = {"device": ("auto", "cpu", "cuda"), "job": ("train", "evaluate", "predict", "export", "find_lr")}
 
 
@@ -129,21 +130,30 @@ def read_request(path: Path) -> dict[str, Any]:
 def _check_types(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The values, if each is of a kind that the run can use."""
     claims = {key: values[key] in allowed for key, allowed in CHOICES.items()}
-    claims |= {key: isinstance(values[key], str) for key in ("run_id", "run_dir", "pack_dir")}
-    claims |= {key: values[key] is None or isinstance(values[key], str) for key in ("labels", "trained")}
+    claims |= {key: _is_name(values[key]) for key in ("run_id", "run_dir", "pack_dir")}
+    claims |= {key: values[key] is None or _is_name(values[key]) for key in ("labels", "trained")}
     starts = values["start_from"]
-    claims["start_from"] = isinstance(starts, list) and all(isinstance(path, str) for path in starts)
-    claims["seed"] = _is_count(values["seed"], least=0)
-    claims["threads"] = values["threads"] is None or _is_count(values["threads"], least=1)
+    claims["start_from"] = isinstance(starts, list) and all(map(_is_name, starts))
+    claims["seed"] = _is_count(values["seed"], *LIMITS["seed"])
+    claims["threads"] = values["threads"] is None or _is_count(values["threads"], *LIMITS["threads"])
     for key, holds in claims.items():
         if not holds:
             hint = f": choose one of {', '.join(CHOICES[key])}" if key in CHOICES else ""
+            hint = ": choose {} to {}".format(*LIMITS[key]) if key in LIMITS else hint
             raise ConfigError(f"{path}: {key} cannot be {values[key]!r}{hint}", key=key)
     return values
 
 
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_name(value: Any) -> bool:
+    """Whether a file could have that name."""
+    try:
+        return isinstance(value, str) and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
+def _is_count(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def resolve_recipe(value: Any) -> Recipe:

@@ -22,7 +22,7 @@ from models.categories.spec import CategorySpec
 from models.checkpoint import RunIdentity
 from models.distributed import World
 from models.errors import ConfigError, DeviceMissing, OutOfMemory
-from models.loader import FrameStore, Pack, Split, labels_of, open_pack, room_on, settle
+from models.loader import FrameStore, Pack, Split, open_pack, open_rows, room_on, settle
 from models.networks import start_file
 from models.specs import Recipe
 
@@ -95,14 +95,29 @@ def choose_device(name: str, world: World | None = None) -> torch.device:
 def open_splits(request: Request, *splits: str) -> Pack:
     """The splits of the request's pack; ``ConfigError`` if one has too few photos to work with."""
     pack = open_pack(request.pack_dir, request.recipe.pack, splits, request.labels)
-    for name, split in pack.splits.items():
-        if len(split) < MIN_PHOTOS[name]:
-            message = (
-                f"split {name!r} has {len(split)} photos and needs at least {MIN_PHOTOS[name]}:"
-                " collect more photos or change the split"
-            )
-            raise ConfigError(message, split=name, photos=len(split), needed=MIN_PHOTOS[name])
+    for split in pack.splits.values():
+        _refuse_few(split)
     return pack
+
+
+def open_test(request: Request, classes: Sequence[str]) -> Split:
+    """The photos of test without their frames, before anything is learnt: what could not be judged is not trained.
+
+    Raises ``ConfigError`` for too few, and as ``refuse_unknown_labels`` does.
+    """
+    test = open_rows(request.pack_dir, "test", request.labels)
+    _refuse_few(test)
+    refuse_unknown_labels(request.recipe, test, classes)
+    return test
+
+
+def _refuse_few(split: Split) -> None:
+    if len(split) < (needed := MIN_PHOTOS[split.name]):
+        message = (
+            f"split {split.name!r} has {len(split)} photos and needs at least {needed}:"
+            " collect more photos or change the split"
+        )
+        raise ConfigError(message, split=split.name, photos=len(split), needed=needed)
 
 
 def open_stores(request: Request, splits: Mapping[str, Split], device: torch.device) -> dict[str, FrameStore]:
@@ -114,12 +129,6 @@ def open_stores(request: Request, splits: Mapping[str, Split], device: torch.dev
     stores = {name: FrameStore(split, device, needs_detail) for name, split in splits.items()}
     settle(stores.values(), room_on(device))
     return stores
-
-
-def refuse_unknown_test_labels(request: Request, classes: Sequence[str]) -> None:
-    """As ``refuse_unknown_labels``, of test, whose frames are not opened: what cannot be judged is not trained."""
-    if isinstance(request.recipe.system, CategorySpec):
-        class_numbers(labels_of(request.pack_dir, "test", request.labels), classes, "test")
 
 
 def learnt_classes(recipe: Recipe, pack: Pack) -> tuple[str, ...]:

@@ -31,7 +31,8 @@ def refuse_squashed_outputs(model: nn.Module, system: System, batch: Batch) -> N
     """Raise ``ConfigError`` if an output ends in a softmax or sigmoid though the loss applies one to it itself.
 
     Looks at what computed the output and at what the loss does with it first, so it finds layers and plain functions
-    alike, also behind a reshape, limits, a change by constants, and where several squashed values are joined.
+    alike, also behind a reshape, limits, a change by constants, where several squashed values are joined, and where
+    something is divided by its own sum. A factor that is learnt takes the bounds away, and passes.
     """
     was_training = model.training
     with torch.enable_grad():
@@ -56,10 +57,24 @@ def _squashing(node: Node | None) -> str:
     if node is None or name in _SQUASHING:
         return name
     inputs = [before for before, _ in node.next_functions if before is not None]
+    if name == "Div" and len(inputs) == 2 and _is_sum_of(inputs[1], inputs[0]):
+        return "a softmax by hand"
     if name in _JOINING or (name in _RESHAPING | _BOUNDED and len(inputs) == 1):
         found = [_squashing(each) for each in inputs]
         return found[0] if found and all(found) else ""
     return ""
+
+
+def _is_sum_of(total: Node | None, part: Node) -> bool:
+    """Whether ``total`` is the sum of ``part``, reshaped or changed by constants at most."""
+    while total is not None and _operation(total) in _RESHAPING | _BOUNDED | {"Sum"}:
+        inputs = [before for before, _ in total.next_functions if before is not None]
+        if len(inputs) != 1:
+            return False
+        if _operation(total) == "Sum" and inputs[0] is part:
+            return True
+        total = inputs[0]
+    return False
 
 
 def _first_uses(loss: Tensor, value: Tensor) -> Iterator[str]:

@@ -120,12 +120,15 @@ def open_pack(folder: Path, spec: PackSpec, splits: Sequence[str], labels: Path 
     return Pack(digest, opened)
 
 
-def labels_of(folder: Path, split: str, labels: Path | None) -> list[str | None]:
-    """The labels of the photos of one split, without a look at its frames; raises as ``open_pack`` does."""
+def open_rows(folder: Path, name: str, labels: Path | None) -> Split:
+    """The photos of one split without their frames, which have no pixels here; raises as ``open_pack`` does."""
     label_of = read_labels(labels) if labels else {}
-    with _naming(folder, split):
-        rows = _read_rows(folder, _read_card(folder, [split])[2][split], [])
-    return [label_of.get((row["source"], row["photo_id"])) for row in rows.to_pylist()]
+    entry = _read_card(folder, [name])[2][name]
+    with _naming(folder, name):
+        rows = _read_rows(folder, entry, [])
+    sources, photo_ids = rows["source"].to_pylist(), rows["photo_id"].to_pylist()
+    found = [label_of.get(photo) for photo in zip(sources, photo_ids, strict=True)]
+    return Split(name, np.zeros((rows.num_rows, 0, 0, 3), np.uint8), None, sources, photo_ids, found)
 
 
 def _read_card(folder: Path, splits: Sequence[str]) -> tuple[str, PackSpec, dict[str, dict[str, Any]]]:
@@ -136,26 +139,40 @@ def _read_card(folder: Path, splits: Sequence[str]) -> tuple[str, PackSpec, dict
         card = json.loads(text)
         if card["version"] != VERSION:
             raise ValueError(f"version {card['version']}, not {VERSION}")
+        if missing := [name for name in splits if name not in card["splits"]]:
+            raise ValueError(f"there is no split {missing[0]!r}")
         packed = PackSpec(**{field.name: card[field.name] for field in fields(PackSpec)})
         return hashlib.sha256(text).hexdigest(), packed, {name: card["splits"][name] for name in splits}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackDamaged(f"{index} cannot be read ({error!r}): pack the snapshot again", path=str(index)) from error
+        reason = error if isinstance(error, OSError | ValueError) else repr(error)  # the others say too little
+        raise PackDamaged(f"{index} cannot be read ({reason}): pack the snapshot again", path=str(index)) from error
 
 
 def read_labels(path: Path) -> dict[tuple[str, str], str]:
     """The label of each photo (source, photo_id); ``ConfigError`` if the file cannot be read or contradicts itself."""
     try:
-        rows = pq.read_table(path, columns=["source", "photo_id", "label"], partitioning=None).to_pylist()
+        rows = _texts(pq.read_table(path, columns=["source", "photo_id", "label"], partitioning=None)).to_pylist()
     except (OSError, ValueError, KeyError) as error:
-        message = f"the labels in {path} cannot be read ({error}): they are Parquet with source, photo_id and label"
+        reason = str(error).partition("\n")[0]
+        message = f"the labels in {path} cannot be read ({reason}): they are Parquet with source, photo_id and label"
         raise ConfigError(message, path=str(path)) from error
     found: dict[tuple[str, str], str] = {}
     for row in rows:
         photo, label = (row["source"], row["photo_id"]), row["label"]
         if label is not None and found.setdefault(photo, label) != label:
-            message = f"{path} calls the photo {'/'.join(photo)} both {found[photo]!r} and {label!r}: keep one label"
+            name = "/".join(map(str, photo))
+            message = f"{path} calls the photo {name} both {found[photo]!r} and {label!r}: keep one label"
             raise ConfigError(message, path=str(path))
     return found
+
+
+def _texts(table: pa.Table) -> pa.Table:
+    """The table, if every column holds text, or nothing at all; else ``ValueError``."""
+    for field in table.schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+            raise ValueError(f"{field.name} is {field.type}, not text")
+    return table
 
 
 def _open_split(

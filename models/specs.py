@@ -15,6 +15,7 @@ from models.errors import ConfigError
 from models.frames import PackSpec
 
 SystemSpec = CropSpec | CategorySpec
+LARGEST = 2**63 - 1  # whole number
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,12 @@ def _check(recipe: Recipe) -> None:
 
 
 def _not_finite(value: Any, path: str = "") -> list[str]:
-    """Where in nested JSON values infinite numbers, or such that are none, are."""
+    """Where in nested JSON values infinite numbers are, or such that are none, or that no machine counts to."""
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         return [found for key, each in items for found in _not_finite(each, f"{path}.{key}" if path else str(key))]
+    if isinstance(value, int):
+        return [path] if abs(value) > LARGEST else []
     return [path] if isinstance(value, float) and not math.isfinite(value) else []
 
 

@@ -24,12 +24,13 @@ from models.jobs import (
     learnt_classes,
     open_splits,
     open_stores,
-    refuse_unknown_test_labels,
+    open_test,
     write_json,
 )  # fmt: skip
+from models.learnt import LEARNT, Learnt, learnt_by, learnt_together, refuse_learnt
 from models.loader import FrameStore, Pack, PhotoBatch
 from models.loop import train
-from models.networks import build_model, forward, start_from, system_of
+from models.networks import build_model, forward, start_file, start_from, system_of
 from models.optimisers import make_optimiser
 from models.specs import Recipe
 from models.systems import System
@@ -48,6 +49,7 @@ class Learner:
     model: nn.Module
     device: torch.device
     starts: list[dict[str, Any]]  # an account of the files that the weights started from
+    learnt: Learnt  # the photos of train, and those that these files have learnt
 
 
 def prepare(request: Request) -> Learner:
@@ -55,20 +57,26 @@ def prepare(request: Request) -> Learner:
     recipe, device = request.recipe, choose_device(request.device, request.world)
     pack = open_splits(request, "train", "val")
     classes = learnt_classes(recipe, pack)
-    refuse_unknown_test_labels(request, classes)
+    test = open_test(request, classes)
+    known = {path: learnt_by(start_file(path)) for path in request.start_from}
+    refuse_learnt(known, (pack.splits["val"], test))
     system = system_of(recipe, classes)
     model = build_model(system, request.seed, device)
     first = never_learnt(model, recipe)
     starts = start_from(model, request.start_from)
     refuse_frozen_chance(model, recipe, first)
-    return Learner(pack, classes, system, request.world.prepare(model, device), device, starts)
+    for start, path in zip(starts, request.start_from, strict=True):
+        start["learnt_photos"] = None if (each := known[path]) is None else len(each.keys_N)
+    learnt = learnt_together(pack.splits["train"].keys, known.values())
+    return Learner(pack, classes, system, request.world.prepare(model, device), device, starts, learnt)
 
 
 def train_job(request: Request, must_stop: Callable[[], bool]) -> None:
     """Train; leaves metrics.jsonl, tensorboard/, checkpoint/ and train.json. Raises ``Stopped`` if told to."""
     learner, world, folder = prepare(request), request.world, request.run_dir
     identity = identity_of_request(request, learner.pack, learner.classes)
-    checkpoints = Checkpoints(folder, identity, request.recipe.keep_best, is_writer=world.is_first)
+    beside = {LEARNT: learner.learnt.as_bytes()}
+    checkpoints = Checkpoints(folder, identity, request.recipe.keep_best, is_writer=world.is_first, beside=beside)
     log = RunLog(folder / "metrics.jsonl", folder / "tensorboard") if world.is_first else RunLog(None)
     with closing(log), world.joined(learner.device):
         progress = _train(request, learner, checkpoints, log, must_stop)
@@ -76,6 +84,7 @@ def train_job(request: Request, must_stop: Callable[[], bool]) -> None:
         about = describe(request, learner.pack, learner.model, learner.device)
         about |= describe_classes(learner.pack.splits["train"]) if learner.classes else {"classes": []}
         about["start_from"] = learner.starts
+        about["learnt"] = {"photos": len(learner.learnt.keys_N), "are_all": learner.learnt.are_all}
         write_json(folder / "train.json", {**about, **_outcome(progress, learner.pack)})
 
 

@@ -84,7 +84,7 @@ CODE: dict[str, Code] = {
     "evaluate": Code(("models",), ("torch", "torchvision", "torchmetrics", "numpy")),
     "export-model": Code(("models", "tasks.model_export"), ("torch", "torchvision")),
     "predict": Code(
-        ("models", "tasks.predict", "tasks.pack", "tasks.pages", "tasks.pictures", "tasks.fitting",
+        ("models", "tasks.predict", "tasks.pack", "tasks.rotate", "tasks.pages", "tasks.pictures", "tasks.fitting",
          "tasks.sources.imports.files", "tasks.verdicts"),
         ("torch", "torchvision", "matplotlib", "jinja2", *_DECODERS), files=("tasks/templates",),
     ),

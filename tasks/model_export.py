@@ -40,10 +40,14 @@ def _version(package: str) -> str:
 
 
 @task(**caching.stage("export-model", retries=0))
-def export_run(run_id: str, weights: FileRef, recipe: dict[str, object], onnx: str) -> ExportedModel:
+def export_run(
+    run_id: str, weights: FileRef, recipe: dict[str, object], onnx: str, evaluation: FileRef | None,
+    card: FileRef | None,
+) -> ExportedModel:  # fmt: skip
     """Export the best weights of a run into the folder ``model`` of the run.
 
-    ``onnx``: what ``onnx_versions`` says, so that an export is made again where it can be made better.
+    ``onnx``: what ``onnx_versions`` says, so that an export is made again where it can be made better. ``evaluation``
+    and ``card``: the run's evaluation.json, whose decisions export.json repeats, and its README.md, if it has them.
     """
     where = layout()
     run_dir = where.run(run_id)
@@ -53,14 +57,16 @@ def export_run(run_id: str, weights: FileRef, recipe: dict[str, object], onnx: s
         request = {"run_id": run_id, "pack_dir": str(run_dir), "recipe": recipe, "trained": str(run_dir)}
         run_fit("export", draft, request, lambda event: None)
         shutil.copyfile(where.root / weights.path, draft / "weights.safetensors")
-        if (run_dir / "README.md").exists():
-            shutil.copyfile(run_dir / "README.md", draft / "README.md")
+        if card is not None:
+            shutil.copyfile(where.root / card.path, draft / "README.md")
         for path in draft.iterdir():
             if path.name not in FILES:
                 path.unlink()  # the request and the log of the process
         shutil.rmtree(folder, ignore_errors=True)  # an earlier export, or what is left of one
         os.rename(draft, folder)
     about = json.loads((folder / "export.json").read_bytes())
+    if evaluation is None:
+        LOG.warning("run %s was not evaluated: its export has neither threshold nor temperature", run_id)
     LOG.info("exported run %s with %s: %s", run_id, onnx, ", ".join(sorted(path.name for path in folder.iterdir())))
     files = [manifest.file_ref(where, folder / name) for name in FILES if (folder / name).exists()]
     return ExportedModel(run_id=run_id, files=files, left_out=about["left_out"])

@@ -95,20 +95,22 @@ def pack(
     detail_width: int | None = None,
     pad_beyond: float | None = None,
     picture: Picture = "photo",
+    rotate: str | None = None,
 ) -> PackRef:
     """Frames of all photos of ``selection``, as uint8 (photos, frame_height, frame_width, 3) by split.
 
     Details, ``pad_beyond`` and ``picture``: see ``models.frames.PackSpec``. Raises RemovedPhoto for a selection that
     holds a photo which was removed, and DiskFull before anything is decoded if there is no room for all of it.
+    ``rotate``: how the dataset turned them, noted in pack.json: so must whatever is shown to what learns from them.
     """
     where = layout()
     spec = PackSpec(frame_height, frame_width, detail_height, detail_width, pad_beyond, picture)
-    digest = caching.digest("pack", {"selection": selection, **asdict(spec)})
+    digest = caching.digest("pack", {"selection": selection, "rotate": rotate, **asdict(spec)})
     folder = where.pack(digest)
     with claimed(folder.with_name(f"{digest}.part")) as (draft, was_busy):
         if not (was_busy and (folder / "pack.json").is_file()):  # else another run has just made it
             with undone(draft):
-                write_pack(where, draft, manifest.read(where, selection), spec)
+                write_pack(where, draft, manifest.read(where, selection), spec, rotate)
                 shutil.rmtree(folder, ignore_errors=True)  # a damaged one, or the cache would have served it
                 os.rename(draft, folder)
     ref = pack_ref(folder, digest)
@@ -183,7 +185,7 @@ def _has_bytes(file: Path) -> bool:
     return file.stat().st_size > 0
 
 
-def write_pack(where: Layout, draft: Path, rows: pa.Table, spec: PackSpec) -> None:
+def write_pack(where: Layout, draft: Path, rows: pa.Table, spec: PackSpec, rotate: str | None) -> None:
     """Make the folder ``draft`` a whole pack of ``rows``, from whatever it has. Raises RemovedPhoto, DiskFull."""
     removals.refuse(where, rows, "what is to be packed")
     parts = [Part(draft, split, rows.filter(pc.equal(rows["split"], split)), spec) for split in SPLITS]
@@ -193,13 +195,13 @@ def write_pack(where: Layout, draft: Path, rows: pa.Table, spec: PackSpec) -> No
     for part in parts:
         part.fill(lambda row: frames(blobs.get(where, row["blob"], row["format"]), row["net_op"], spec))
     removals.refuse(where, rows, "what was packed")  # nobody may have removed one meanwhile
-    write_card(draft, spec, parts)
+    write_card(draft, spec, parts, rotate)
 
 
-def write_card(draft: Path, spec: PackSpec, parts: Sequence["Part"]) -> None:
+def write_card(draft: Path, spec: PackSpec, parts: Sequence["Part"], rotate: str | None = None) -> None:
     """Write pack.json, which makes a folder of filled ``parts`` a pack, and take away what only a draft needs."""
     entries = {part.split: part.end() for part in parts}
-    card = {"version": VERSION, **asdict(spec), "splits": entries}
+    card = {"version": VERSION, **asdict(spec), "rotate": rotate, "splits": entries}
     write_bytes(draft / "pack.json", (json.dumps(card, indent=1) + "\n").encode())
     for part in parts:
         part.digests.unlink()  # now, and not before: without them the next try would decode everything again

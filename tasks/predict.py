@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
@@ -39,12 +39,14 @@ from tasks.pictures.containers import blocks_of
 from tasks.pictures.exif import facts
 from tasks.pictures.hashing import turned_boxes
 from tasks.pictures.imaging import Pixels
+from tasks.rotate import RotateMode, plan
 from tasks.sources.imports.files import Walk, read_plain, readable
 
 LOG = logging.getLogger(__name__)
 SPLIT = "photos"  # of the pack that ``models/predicting.py`` reads
 SOURCE = "files"
-QUARTER_TURN = 8  # EXIF: a portrait photo on its side, as a dataset of landscapes has it
+QUARTER_TURN = 8  # EXIF: a portrait photo on its side, for a run that does not tell how its photos were turned
+MODES: tuple[RotateMode, ...] = get_args(RotateMode)
 LONG_PX = 960  # of a photo as it is drawn
 SHOWN = 300  # photos on the page; the folder has a picture of each
 UNREADABLE = (OSError, ValueError, imaging.BadImage)
@@ -82,8 +84,10 @@ def listed(photos: Path) -> tuple[Path, list[PhotoFile]]:
     """The folder that ``photos`` is or lies in, and its pictures by name; raises ConfigError if there are none."""
     try:
         place = photos.expanduser().resolve(strict=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # missing; a link to itself or an unknown ~user; a zero byte
         raise ConfigError(f"nothing can be found at {str(photos)!r}: name a photo or a folder of photos") from error
+    if not place.is_dir() and not place.is_file():
+        raise ConfigError(f"{str(place)!r} is no plain file: name a photo or a folder of photos")
     folder = place if place.is_dir() else place.parent
     names = sorted(Walk(folder)) if place.is_dir() else [place.name]
     if not names:
@@ -92,18 +96,19 @@ def listed(photos: Path) -> tuple[Path, list[PhotoFile]]:
 
 
 def _sha256(path: Path) -> str:
-    """Of a file; of one that cannot be read, nothing."""
+    """Of a plain file; of one that cannot be read, or is none, nothing."""
     try:
-        return manifest.sha256_file(path)
-    except OSError:
+        return hashlib.sha256(read_plain(str(path), web.LIMITS.body_bytes)).hexdigest()
+    except (OSError, ValueError):
         return ""
 
 
 class Reader:
     """Decodes photos to the frames of a recipe; keeps why one could not be read, and how each was turned."""
 
-    def __init__(self, folder: Path, files: Sequence[PhotoFile], spec: PackSpec) -> None:
-        self.paths, self.spec = {file.photo_id: str(folder / file.name) for file in files}, spec
+    def __init__(self, folder: Path, files: Sequence[PhotoFile], spec: PackSpec, rotate: RotateMode | None) -> None:
+        self.paths = {file.photo_id: str(folder / file.name) for file in files}
+        self.spec, self.rotate = spec, rotate
         self.sha256s = {file.photo_id: file.sha256 for file in files}
         self.reasons: dict[str, str] = {}
         self.turns: dict[str, int] = {}
@@ -137,9 +142,19 @@ class Reader:
             raise ValueError("it changed since it was listed")
         width, height = imaging.stored_size(data)
         orientation = facts(blocks_of(data)).orientation or 1
+        net_op = self.turned(width, height, orientation, self.sha256s[photo])
+        return data, net_op, imaging.compose(imaging.invert(orientation), net_op)
+
+    def turned(self, width: int, height: int, orientation: int, key: str) -> int:
+        """The orientation in which the network is to see a photo of this size as stored: as it saw such in training.
+
+        ``key`` decides to which side a portrait falls.
+        """
+        if self.rotate is not None:
+            return plan(width, height, orientation, self.rotate, key).op
         width, height = imaging.upright_size(width, height, orientation)
-        turn = QUARTER_TURN if height > width and self.spec.frame_width > self.spec.frame_height else 1
-        return data, imaging.compose(orientation, turn), turn
+        is_laid = height > width and self.spec.frame_width > self.spec.frame_height
+        return imaging.compose(orientation, QUARTER_TURN) if is_laid else orientation
 
     def black(self) -> list[Pixels]:
         """Frames in the place of a photo that could not be read."""
@@ -196,21 +211,30 @@ def with_reasons(table: pa.Table, sha256s: dict[str, str], reasons: dict[str, st
 
 
 @task(**caching.stage("predict", retries=0))
-def predict(folder: str, files: list[PhotoFile], run_id: str, weights: FileRef, title: str) -> Predicted:
-    """Answers of the run ``run_id`` for ``files`` below ``folder``; ``weights`` stand for what was trained."""
+def predict(
+    folder: str, files: list[PhotoFile], run_id: str, weights: FileRef, evaluation: FileRef | None,
+    rotate: RotateMode | None, title: str,
+) -> Predicted:  # fmt: skip
+    """Answers of the run ``run_id`` for ``files`` below ``folder``; ``weights`` stand for what was trained.
+
+    ``evaluation``: the run's, with the threshold and the temperatures that it chose. ``rotate``: how the photos were
+    turned that the run learnt from.
+    """
     where = layout()
     recipe = recipe_of(where, run_id)
-    digest = caching.digest("predict", {"files": files, "weights": weights, "title": title})[:16]
-    reader, found = Reader(Path(folder), files, recipe.pack), where.prediction(digest)
+    inputs = {"files": files, "weights": weights, "evaluation": evaluation, "rotate": rotate, "title": title}
+    digest = caching.digest("predict", inputs)[:16]
+    reader, found = Reader(Path(folder), files, recipe.pack, rotate), where.prediction(digest)
     with drafting(found.parent) as draft:
         draft.mkdir()
-        table = answered(draft / "work", files, reader, recipe, run_id)
+        table = answered(draft / "work", files, reader, recipe, run_id, evaluation)
         shown = draw(draft / "pictures", files, table.to_pylist(), reader, recipe.system.kind)
         rows = with_reasons(table, reader.sha256s, reader.reasons)
         pq.write_table(rows, draft / "predictions.parquet", compression="zstd")
         page = templates().get_template("predictions.html.j2")
         context = {"title": title, "run_id": run_id, "recipe": recipe, "shown": shown, "photos": len(files)}
-        write_bytes(draft / "report.html", page.render(context, unreadable=len(reader.reasons)).encode())
+        context |= {"unreadable": len(reader.reasons), "is_evaluated": evaluation is not None, "rotate": rotate}
+        write_bytes(draft / "report.html", page.render(context).encode())
         shutil.rmtree(found, ignore_errors=True)  # a damaged one, or the cache would have served it
         os.rename(draft, found)
     LOG.info("predicted=%d unreadable=%d with run %s", rows.num_rows, len(reader.reasons), run_id)
@@ -221,26 +245,46 @@ def predict(folder: str, files: list[PhotoFile], run_id: str, weights: FileRef, 
     )  # fmt: skip
 
 
-def answered(work: Path, files: Sequence[PhotoFile], reader: Reader, recipe: Recipe, run_id: str) -> pa.Table:
+def answered(
+    work: Path, files: Sequence[PhotoFile], reader: Reader, recipe: Recipe, run_id: str, evaluation: FileRef | None
+) -> pa.Table:
     """The network's answers, one row a photo, by way of a pack in the folder ``work``, which is gone afterwards."""
+    where = layout()
     work.mkdir()
     write_pack(work, files, reader)
     request = {"run_id": run_id, "pack_dir": str(work), "recipe": recipe.as_dict()}
-    run_dir = layout().run(run_id)
-    run_fit("predict", work, request | {"trained": str(run_dir)}, lambda event: None)
+    run_fit("predict", work, request | {"trained": str(where.run(run_id))}, lambda event: None)
     table = own_orientation(pq.read_table(work / "answers.parquet"), reader.turns)
     if "called_crop" in table.column_names:
-        table = table.append_column("crop_threshold", pa.array([crop_threshold(run_dir)] * table.num_rows))
+        threshold = crop_threshold(where, evaluation)
+        table = table.append_column("crop_threshold", pa.array([threshold] * table.num_rows))
     shutil.rmtree(work)
     return table
 
 
-def crop_threshold(run_dir: Path) -> float:
-    """The probability from which on the run calls a photo cropped: what its evaluation chose, or one half."""
-    file = run_dir / "evaluation.json"
-    decisions = json.loads(file.read_bytes())["decisions"] if file.is_file() else {}
+def crop_threshold(where: Layout, evaluation: FileRef | None) -> float:
+    """The probability from which on a run calls a photo cropped: what its evaluation chose, or one half."""
+    decisions = json.loads((where.root / evaluation.path).read_bytes())["decisions"] if evaluation else {}
     logit = decisions.get("threshold", 0.0) / decisions.get("temperature_crop", 1.0)
     return float(np.exp(-np.logaddexp(0.0, -logit)))
+
+
+def file_of(where: Layout, run_id: str, name: str) -> FileRef | None:
+    """A file of a run that answers depend on beside its weights; None if it has none of that name."""
+    file = where.run(run_id) / name
+    return manifest.file_ref(where, file) if file.is_file() else None
+
+
+def rotate_of(where: Layout, run_id: str) -> RotateMode | None:
+    """How the photos were turned that a run learnt from, as its pack.json says; None and a warning if it does not."""
+    try:
+        noted = json.loads((where.run(run_id) / "pack.json").read_bytes())["rotate"]
+    except (OSError, ValueError, KeyError, TypeError):
+        noted = None
+    found = next((mode for mode in MODES if mode == noted), None)
+    if found is None:
+        LOG.warning("run %s does not tell how its photos were turned: wide frames show portraits on their side", run_id)
+    return found
 
 
 def recipe_of(where: Layout, run_id: str) -> Recipe:

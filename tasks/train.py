@@ -8,20 +8,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from storage import manifest
+from models.learnt import LEARNT
+from storage import manifest, removals
 from storage.layout import Layout, layout
 from storage.records import FileRef, ManifestRef, PackRef, Record
 from tasks import caching
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, RemovedPhoto
 from tasks.fitting import run_fit
-from tasks.pack import check_allowed
 
 LOG = logging.getLogger(__name__)
 SHOW_EVERY_S = 5.0  # of the live artifact, within an epoch
-Starts = Sequence[FileRef]
+COLUMNS = ["source", "photo_id", "owner_id"]  # of a pack's rows, by which removals are looked up
+
+
+class Start(Record):
+    """What a run starts from: weights, and which photos they have learnt, where that is known."""
+
+    weights: FileRef
+    learnt: FileRef | None
+
+
+Starts = Sequence[Start]
 
 
 class TrainedRun(Record):
@@ -51,7 +62,7 @@ def fit_request(
         "recipe": recipe,
         "seed": seed,
         "labels": None if labels is None else str(manifest.path(where, labels)),
-        "start_from": [str(where.root / file.path) for file in start_from],
+        "start_from": [str(where.root / start.weights.path) for start in start_from],
     }
 
 
@@ -72,6 +83,12 @@ def best_weights(checkpoints: Path) -> Path:
         f"the run {checkpoints.parent.name!r} cannot be used: its {str(checkpoints / 'index.json')!r} {what}; "
         "train again"
     )
+
+
+def start_of(where: Layout, weights: FileRef) -> Start:
+    """The weights of a run with what it has learnt: both decide what becomes of a run that starts from them."""
+    learnt = (where.root / weights.path).parent.parent / LEARNT
+    return Start(weights=weights, learnt=manifest.file_ref(where, learnt) if learnt.is_file() else None)
 
 
 def is_whole(run_dir: Path) -> bool:
@@ -106,6 +123,24 @@ def trained(where: Layout, run_dir: Path) -> TrainedRun:
     )
 
 
+def photos_of(pack_dir: Path) -> pa.Table:
+    """Whose photos a pack holds; no rows where there is none."""
+    tables = [manifest.read_file(rows).select(COLUMNS) for rows in sorted(pack_dir.glob("*.parquet"))]
+    return pa.concat_tables(tables) if tables else pa.table({name: pa.array([], pa.string()) for name in COLUMNS})
+
+
+def refuse_removed(where: Layout, run_dir: Path, photos: pa.Table) -> None:
+    """Raise RemovedPhoto, and keep nothing of the run, if one of the ``photos`` that it learnt was removed meanwhile.
+
+    Their pack need not be there any more. What was trained before a removal stays.
+    """
+    try:
+        removals.refuse(where, photos, f"the pack of the run {run_dir.name!r}")
+    except RemovedPhoto:
+        start_over_if_finished(run_dir)
+        raise
+
+
 def follower(recipe_name: str, run_id: str) -> Callable[[dict[str, Any]], None]:
     """What puts the events of a training into the log and into a live artifact, which it makes."""
     artifact: Any = create_progress_artifact(
@@ -137,7 +172,9 @@ def train(
     from, wherever name and shape agree.
     """
     where = layout()
-    check_allowed(where, where.pack(pack.digest))
+    folder = where.pack(pack.digest)
+    photos = photos_of(folder)
+    removals.refuse(where, photos, f"the pack {str(folder)!r}")
     run_id = run_id_of(pack, recipe, seed, labels, start_from)
     run_dir = where.run(run_id)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -146,4 +183,5 @@ def train(
     start_over_if_finished(run_dir)
     follow = follower(recipe["name"], run_id)
     run_fit("train", run_dir, fit_request(where, run_id, pack, recipe, seed, labels, start_from), follow)
+    refuse_removed(where, run_dir, photos)
     return trained(where, run_dir)

@@ -31,7 +31,10 @@ LIMITS = {
 def model_card(table: pa.Table, run_dir: Path, dataset: str) -> str:
     """README.md of a run, as Markdown. ``table``: the snapshot's joined rows; ``dataset``: its name and version."""
     trained, judged = (json.loads((run_dir / name).read_bytes()) for name in ("train.json", "evaluation.json"))
-    return markdown().get_template("model_card.md.j2").render(described(table, trained, judged, dataset))
+    packed = run_dir / "pack.json"  # which older runs lack
+    rotate = json.loads(packed.read_bytes()).get("rotate") if packed.is_file() else None
+    context = described(table, trained, judged, dataset) | {"rotate": rotate}
+    return markdown().get_template("model_card.md.j2").render(context)
 
 
 def described(

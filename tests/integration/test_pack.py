@@ -377,7 +377,7 @@ def test_an_empty_split_is_a_file_without_frames(root: Layout, rows: list[dict[s
 def test_the_card_tells_nothing_of_this_machine(root: Layout, selection: ManifestRef) -> None:
     """No path, no time, no name: a pack may be carried elsewhere."""
     card = json.loads((root.pack(packed(selection).digest) / "pack.json").read_text())
-    assert set(card) == {"version", "splits", *asdict(PackSpec(1, 1))}
+    assert set(card) == {"version", "rotate", "splits", *asdict(PackSpec(1, 1))}
     assert str(root.root) not in json.dumps(card)
 
 

@@ -390,6 +390,7 @@ def test_run_task_writes_beside_the_run(root: Layout, table: pa.Table, shelf: La
         target.mkdir(parents=True, exist_ok=True)
         for file in source.iterdir():
             (target / file.name).write_bytes(file.read_bytes())
+    (root.run("abc123") / "pack.json").write_text('{"rotate": "landscape"}')
     evaluated: FileRef = manifest.file_ref(root, root.run("abc123") / "evaluation.json")
     pack = PackRef(digest="pack1", sha256="", size_bytes=0, photos={})
     ref = report.report_run.fn(joined, evaluated, pack, "crops_joint on towns, version 3", "towns, version 3")
@@ -403,3 +404,4 @@ def test_run_task_writes_beside_the_run(root: Layout, table: pa.Table, shelf: La
     assert "# Crops \\| of \\*all\\*" in card
     assert "| Crop or whole, higher is better | 0.800 | 0.700 to 0.900 | 0.500 (coin) | yes |" in card
     assert "1 of 2 figures do not beat an answer that never looks at the photo." in card
+    assert "It saw portraits on their side" in card

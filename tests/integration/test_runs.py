@@ -2,17 +2,22 @@
 
 import hashlib
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows.train import weights_of
+from storage import removals
 from storage.layout import Layout
 from storage.records import PackRef
 from tasks import train
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, RemovedPhoto
 from tasks.predict import recipe_of
-from tasks.train import best_weights, is_whole
+from tasks.train import best_weights, is_whole, run_id_of, start_of
 
 BEST = "epoch-0001-step-0000002"
 
@@ -85,6 +90,50 @@ def test_a_whole_run_is_taken_as_it_is(root: Layout, run_dir: Path, monkeypatch:
     found = train.train.fn(pack, {"name": "tiny"}, 0)
     assert (found.run_id, found.weights.sha256) == (run_dir.name, hashlib.sha256(b"weights").hexdigest())
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_a_run_whose_photo_was_removed_meanwhile_is_not_kept(
+    tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, is_purged: bool
+) -> None:
+    """Neither a card nor weights stay, also where the takedown has deleted the pack before the training ended."""
+    where, pack = Layout(tmp_path), PackRef(digest="p", sha256="0" * 64, size_bytes=0, photos={})
+    run_dir = Path(shutil.copytree(run_dir, where.run(run_dir.name)))
+    folder, photo = where.pack(pack.digest), {"source": "flickr", "photo_id": "taken", "owner_id": "owner"}
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([photo]), folder / "train.parquet")
+    (run_dir / "train.json").unlink()
+
+    def end(job: str, run_dir: Path, request: object, follow: object) -> None:
+        (run_dir / "train.json").write_text("{}")
+        removals.add(where, [photo | {"owner_id": None, "reason": "asked", "removed_at": datetime.now(UTC)}])
+        if is_purged:
+            shutil.rmtree(folder)
+
+    monkeypatch.setattr(train, "layout", lambda: where)
+    monkeypatch.setattr(train, "run_fit", end)
+    monkeypatch.setattr(train, "follower", lambda *given: print)
+    monkeypatch.setattr(train, "run_id_of", lambda *given: run_dir.name)
+    with pytest.raises(RemovedPhoto, match="run 'looks-finished' holds 1 removed photos, such as flickr/taken"):
+        train.train.fn(pack, {"name": "tiny"}, 0)
+    assert not (run_dir / "train.json").exists()
+    assert not (run_dir / "checkpoint").exists()
+
+
+def test_what_a_start_has_learnt_decides_too(root: Layout, run_dir: Path) -> None:
+    """The same weights with another account of what they learnt are another start: another run, and no cached one."""
+    pack = PackRef(digest="none", sha256="0" * 64, size_bytes=0, photos={})
+    account, starts = run_dir / "checkpoint" / "learnt.parquet", []
+    account.unlink(missing_ok=True)
+    for content in (None, b"one", b"other"):
+        if content is not None:
+            account.write_bytes(content)
+        starts.append(start_of(root, weights_of(run_dir.name)))
+    account.unlink()
+    assert starts[0].learnt is None
+    assert len({run_id_of(pack, {}, 0, None, [start]) for start in starts}) == 3
+    request = train.fit_request(root, "x", pack, {}, 0, None, starts[1:2])
+    assert request["start_from"] == [str(best_weights(run_dir / "checkpoint"))]
 
 
 @pytest.mark.parametrize(

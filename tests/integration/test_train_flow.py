@@ -64,7 +64,8 @@ def publish(root: Layout, name: str, counts: dict[str, int]) -> None:
         })  # fmt: skip
     joined = manifest.write_rows(root, "publish", ({"source": "flickr", **row} for row in rows))
     write_bytes(root.root / "page.html", b"<html></html>")
-    publish_snapshot(root, name, {}, joined, {"report.html": manifest.file_ref(root, root.root / "page.html")})
+    pages = {"report.html": manifest.file_ref(root, root.root / "page.html")}
+    publish_snapshot(root, name, {"rotate": "upright"}, joined, pages)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,7 @@ def test_a_run_has_figures_and_a_report_and_is_not_repeated(root: Layout, snapsh
     assert run.figures[0].label in page
     assert 'datasets: ["train-flow, version 1"]' in (Path(run.uri) / "README.md").read_text(encoding="utf-8")
     assert json.loads((Path(run.uri) / "train.json").read_text())["final"]["epochs"] == 2
+    assert json.loads((Path(run.uri) / "pack.json").read_text())["rotate"] == "upright", "as the dataset's rules say"
     ran.clear()
     assert train_model(f"{snapshot}@1", "tiny") == run
     assert set(ran) == {(name, "Cached") for name in TASKS}
