@@ -8,6 +8,7 @@
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from prefect import flow
 
@@ -30,12 +31,14 @@ def compare_runs(
 ) -> ComparisonRef:
     """Train and evaluate each recipe with each seed (those of the first recipe if none are given), and compare.
 
-    Raises ConfigError for fewer than two recipes, a recipe or seed given twice, or one that is unknown.
+    Raises ConfigError for fewer than two recipes, a recipe or seed given twice, one that is unknown, or recipes that
+    are judged on other samples.
     """
     layout().check_writable()
     arms = [resolve(name) for name in recipes]
     chosen = list(arms[0].seeds) if seeds is None and arms else list(seeds or ())
     check(recipes, chosen)
+    check_samples(arms)
     ready = prepare(snapshot, max(arms, key=lambda recipe: recipe.system.needs_labels))  # the one that asks for most
     with only_one(f"training-{socket.gethostname()}"):
         packs = pack_for(ready, arms)
@@ -59,6 +62,25 @@ def check(recipes: Sequence[str], seeds: Sequence[int]) -> None:
             raise ConfigError(f"each {what} of a comparison is given once, not {', '.join(map(str, given))}")
     if not seeds:
         raise ConfigError("a comparison takes at least one seed: give seeds=[0, 1, 2], or leave them out")
+
+
+def check_samples(arms: Sequence[Recipe]) -> None:
+    """Raise ConfigError unless all recipes are judged on the same samples of the same photos."""
+    first, *others = arms
+    for other in others:
+        if judged_on(other) != judged_on(first):
+            message = (
+                f"{first.name} and {other.name} are judged on other samples: compare recipes of one system, with one"
+                " crop law and one evaluation"
+            )
+            raise ConfigError(message)
+
+
+def judged_on(recipe: Recipe) -> tuple[Any, ...]:
+    """What decides the samples of an evaluation and their truth."""
+    system = recipe.system
+    parts = (getattr(system.evaluation, name, None) for name in ("crops_per_photo", "seed"))
+    return (system.kind, getattr(system, "crop_law", None), *parts)
 
 
 def pack_for(ready: Ready, arms: Sequence[Recipe]) -> dict[PackSpec, PackRef]:

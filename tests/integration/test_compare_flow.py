@@ -158,6 +158,8 @@ def test_runs_on_other_photos_are_refused(root: Layout) -> None:
         (ARMS, [1, 1], "each seed of a comparison is given once"),
         (ARMS, [], "at least one seed"),
         (["crops_thumbnail", "nonesuch"], [0], "unknown recipe 'nonesuch'"),
+        (["crops_thumbnail", "crops_thumbnail_narrow"], [0], "judged on other samples"),
+        (["crops_thumbnail", "categories_narrow"], [0], "judged on other samples"),
     ],
 )
 def test_impossible_comparisons_are_refused_before_anything_is_trained(
