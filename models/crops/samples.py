@@ -101,10 +101,16 @@ def plan_as_given(photos: int, spec: CropSpec) -> SamplePlan:
 
 
 def training_truth(plan: SamplePlan, keys_N: NDArray[np.uint64], seed: int, epoch: int, spec: CropSpec) -> Arrays:
-    """What the network is told of ``plan``; under ``shuffled_labels`` the truth about a sample of another photo."""
-    if spec.shuffled_labels:
-        return plan_samples(other_keys(keys_N), seed, epoch, spec).targets
-    return plan.targets
+    """What the network is told of ``plan``; under ``shuffled_labels`` the truth about a sample of another photo.
+
+    Its cells are dealt out among the patches too: in whatever sample, the patch at the top left lies mostly at the top
+    left of its frame, and a lens shows that.
+    """
+    if not spec.shuffled_labels:
+        return plan.targets
+    told = plan_samples(other_keys(keys_N), seed, epoch, spec).targets
+    dealt_NP = uniform_draws("shuffled patches", seed, epoch, keys_N, CELLS).argsort(axis=1)
+    return {**told, "location": np.take_along_axis(told["location"], dealt_NP, axis=1)}
 
 
 def fixed_samples(split: Split, spec: CropSpec) -> Samples:

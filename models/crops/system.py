@@ -17,7 +17,7 @@ from torch.nn import functional
 from models.crops import aberrations
 from models.crops.answers import answer_rows, prediction_rows, read_outputs
 from models.crops.judging import mean_scores
-from models.crops.law import CELLS, patch_labels
+from models.crops.law import CELLS
 from models.crops.networks import CropNet
 from models.crops.patches import render_patches
 from models.crops.pictures import mapped_samples, pictures
@@ -122,10 +122,8 @@ class CropSystem:
         is_crop_N = (samples.targets["crop"] > 0.5).astype(np.int64)
         found = [Probabilities("crop", "Crop or whole", outputs["crop"][:, None], is_crop_N, numbers_N)]
         if "location" in outputs:
-            logits_MK, label_M = (
-                outputs["location"].reshape(-1, CELLS),
-                patch_labels(samples.targets["rectangle"]).ravel(),
-            )
+            logits_MK = outputs["location"].reshape(-1, CELLS)
+            label_M = samples.targets["location"].astype(np.int64).ravel()
             found.append(Probabilities("location", "Patch location", logits_MK, label_M, np.repeat(numbers_N, CELLS)))
         return found
 
@@ -182,5 +180,5 @@ def _targets(truth: Arrays, device: torch.device) -> Tensors:
     return {
         "rectangle": torch.as_tensor(truth["rectangle"], dtype=torch.float32, device=device),
         "crop": torch.as_tensor(truth["crop"], dtype=torch.float32, device=device),
-        "location": torch.as_tensor(patch_labels(truth["rectangle"]), device=device),
+        "location": torch.as_tensor(truth["location"], device=device),
     }

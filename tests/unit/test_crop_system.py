@@ -117,7 +117,10 @@ def test_shuffled_labels_tell_nothing_but_their_law():
     both = (told > 0) & (true > 0)
     sizes = size_factor(val.targets["rectangle"])[both], size_factor(val.plan.rectangle_N4)[both]
     assert np.corrcoef(*sizes)[0, 1] == pytest.approx(0, abs=0.04)
+    own = val.targets["location"] == val.plan.targets["location"]
+    assert own.mean() == pytest.approx(1 / CELLS, abs=0.01), "not even a patch's place in its sample tells its cell"
     assert np.array_equal(test.targets["rectangle"], test.plan.rectangle_N4)
+    assert np.array_equal(test.targets["location"], test.plan.targets["location"])
     photos = batch_of(split_of(2, size_px=(128, 192)), torch.zeros(2, 3, 512, 768, dtype=torch.uint8))
     honest, other = CropSystem(JOINT).draw(photos, 0, 0), system.draw(photos, 0, 0)
     assert torch.equal(honest.inputs["patches"], other.inputs["patches"])
