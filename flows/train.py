@@ -30,10 +30,11 @@ RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own 
 
 
 class Ready(Record):
-    """A snapshot on its way into a training: its joined rows, and its title."""
+    """A snapshot on its way into a training: its joined rows, its title, and how its rules turned the photos."""
 
     joined: ManifestRef
     title: str
+    rotate: str | None  # None: an older version, which does not say
 
 
 @flow(name="train-model", flow_run_name="train {recipe} on {snapshot}", task_runner=RUNNER)
@@ -49,7 +50,7 @@ def train_model(
     starts = [weights_of(run_id) for run_id in start_from or []]
     ready = prepare(snapshot, resolved)
     with only_one(f"training-{socket.gethostname()}"):
-        packed = one("pack", pack.submit(select(ready.joined), **asdict(resolved.pack)))
+        packed = one("pack", pack.submit(select(ready.joined), **asdict(resolved.pack), rotate=ready.rotate))
         evaluated = train_and_evaluate(ready, packed, resolved, seed, starts)
     page = report(ready, packed, resolved, evaluated)
     where = layout()
@@ -70,7 +71,9 @@ def prepare(snapshot: str, recipe: Recipe) -> Ready:
         raise ConfigError(
             f"{title} has no labels, and the recipe {recipe.name!r} learns them: label its queries or tags"
         )
-    return Ready(joined=manifest.write(where, "publish", table), title=f"{name}, version {version}")
+    rules: Any = catalog.card(where, name, version).get("rules", {})
+    joined = manifest.write(where, "publish", table)
+    return Ready(joined=joined, title=f"{name}, version {version}", rotate=rules.get("rotate"))
 
 
 def train_and_evaluate(

@@ -2,7 +2,7 @@
 
 A pack is a folder of decoded photos, written once and never changed:
 
-    pack.json           {"version": 2, "frame_height": H, ... (the fields of PackSpec),
+    pack.json           {"version": 2, "frame_height": H, ... (the fields of PackSpec), "rotate": how they were turned,
                          "splits": {"train": {"photos": N, "frames": "train.npy", "details": "train.detail.npy" | null,
                                               "rows": "train.parquet", "rows_sha256": "..."},
                                     "val": {...}, "test": {...}}}

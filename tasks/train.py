@@ -5,6 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,8 @@ def train(
     if is_whole(run_dir):  # only the note that it is there was lost
         return trained(where, run_dir)
     start_over_if_finished(run_dir)
+    with suppress(FileNotFoundError):  # the training will say so
+        shutil.copyfile(folder / "pack.json", run_dir / "pack.json")  # how the photos were turned; the pack may go
     follow = follower(recipe["name"], run_id)
     run_fit("train", run_dir, fit_request(where, run_id, pack, recipe, seed, labels, start_from), follow)
     refuse_removed(where, run_dir, photos)

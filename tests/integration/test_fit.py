@@ -3,6 +3,7 @@
 import fcntl
 import json
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -95,6 +96,40 @@ def test_a_run_starts_from_another(run_here: Run, fits: ModuleType, pack: Path, 
         assert words in error_of(tmp_path / "third")["message"]
 
 
+def swapped(pack: Path, folder: Path) -> Path:
+    """The same pack with train and test exchanged."""
+    shutil.copytree(pack, folder)
+    card = json.loads((folder / "pack.json").read_text())
+    splits = card["splits"]
+    splits["train"], splits["test"] = splits["test"], splits["train"]
+    (folder / "pack.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_run_is_not_judged_by_what_its_start_learnt(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path
+) -> None:
+    """Photos that a start learnt, or a start of it, are refused as test; of a file from elsewhere nothing is known."""
+    recipe, other = fits.tiny_recipe(epochs=1), swapped(pack, tmp_path / "swapped")
+    few = fits.write_pack(tmp_path / "few", {**COUNTS, "train": 16})
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    assert run_here(first, pack, recipe) == 0
+    assert run_here(second, few, recipe, start_from=[str(first)]) == 0
+    card = json.loads((second / "train.json").read_text())
+    assert card["learnt"] == {"photos": 48, "are_all": True}
+    assert [each["learnt_photos"] for each in card["start_from"]] == [48]
+    for start in (second, best_weights(second)):
+        assert run_here(third, other, recipe, start_from=[str(start)]) == 2
+        assert "48 of 48 photos of test, such as camera/train-0, were learnt by" in error_of(third)["message"]
+    assert not (third / "checkpoint").exists()
+
+    shutil.copy(best_weights(second), tmp_path / "given.safetensors")
+    assert run_here(third, other, recipe, start_from=[str(tmp_path / "given.safetensors")]) == 0
+    card = json.loads((third / "train.json").read_text())
+    assert card["learnt"] == {"photos": 12, "are_all": False}
+    assert card["start_from"][0]["learnt_photos"] is None
+
+
 def test_chance_is_not_frozen(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
     """A part that never learns has to be given: frozen for good as it was drawn, it would only seem to be trained."""
     recipe = replace(fits.tiny_recipe(epochs=1), frozen=(Freeze("trunk."),))
@@ -120,8 +155,8 @@ def test_a_pack_that_does_not_fit_is_refused(run_here: Run, fits: ModuleType, pa
 
 
 def test_too_few_photos_are_refused(run_here: Run, fits: ModuleType, tmp_path: Path) -> None:
-    """A split that is empty or too small names itself and what it needs."""
-    for split, count, needed in (("train", 0, 8), ("val", 1, 2)):
+    """A split that is empty or too small names itself and what it needs; what cannot be judged is not trained."""
+    for split, count, needed in (("train", 0, 8), ("val", 1, 2), ("test", 1, 2)):
         small = fits.write_pack(tmp_path / f"small-{split}", {**COUNTS, split: count})
         assert run_here(tmp_path / "run", small, fits.tiny_recipe()) == 2
         assert error_of(tmp_path / "run")["fields"] == {"split": split, "photos": count, "needed": needed}
@@ -214,15 +249,15 @@ def test_another_runs_checkpoint_is_refused(run_here: Run, fits: ModuleType, pac
     rows = pq.read_table(pack / "labels.parquet").to_pylist()
     labels = tmp_path / "labels.parquet"
     pq.write_table(fits.pa.Table.from_pylist(rows[::-1]), labels)
-    for key, place, its_recipe, values in (
-        ("recipe_digest", pack, fits.tiny_recipe(epochs=2), {}),
-        ("seed", pack, recipe, {"seed": 1}),
-        ("pack_digest", changed, recipe, {"labels": str(pack / "labels.parquet")}),
-        ("labels_sha256", pack, recipe, {"labels": str(labels)}),
+    for key, words, place, its_recipe, values in (
+        ("recipe_digest", "another recipe than this run's", pack, fits.tiny_recipe(epochs=2), {}),
+        ("seed", "seed 0, not 1", pack, recipe, {"seed": 1}),
+        ("pack_digest", "another pack than this run's", changed, recipe, {"labels": str(pack / "labels.parquet")}),
+        ("labels_sha256", "other labels than this run's", pack, recipe, {"labels": str(labels)}),
     ):
         assert run_here(run_dir, place, its_recipe, **values) == 4
         assert error_of(run_dir)["fields"]["key"] == key
-        assert "give the run a folder of its own" in error_of(run_dir)["message"]
+        assert f"was made with {words}: give the run a folder of its own" in error_of(run_dir)["message"]
 
 
 def test_constant_outputs_fail_the_run(run_here: Run, fits: ModuleType, tmp_path: Path) -> None:
@@ -247,7 +282,12 @@ def test_divergence_fails_the_run(run_here: Run, fits: ModuleType, pack: Path, t
         ({"recipe": "nothing"}, "choose one of categories_"),
         ({"job": "dance"}, "choose one of train, evaluate"),
         ({"seed": -1}, "seed cannot be -1"),
+        ({"seed": 2**64}, "seed cannot be 18446744073709551616"),
         ({"threads": 0}, "threads cannot be 0"),
+        ({"threads": 100_000}, "threads cannot be 100000: choose 1 to 1024"),
+        ({"pack_dir": "a\0b"}, r"pack_dir cannot be 'a\x00b'"),
+        ({"labels": "\ud800"}, r"labels cannot be '\ud800'"),
+        ({"start_from": ["\0"]}, "start_from cannot be"),
         ({"labels": 3}, "labels cannot be 3"),
         ({"start_from": "a"}, "start_from cannot be 'a'"),
         ({"epochs": 3}, "unknown key 'epochs'"),

@@ -91,6 +91,12 @@ HARMS: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
+def test_a_split_that_was_not_packed_is_named(folder: Path) -> None:
+    """Not by the name of an exception."""
+    with pytest.raises(PackDamaged, match=r"pack\.json cannot be read \(there is no split 'val'\): pack the snapshot"):
+        open_pack(folder, SPEC, ["train", "val"])
+
+
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_pack_that_is_not_as_its_card_says_does_not_open(folder: Path, harm: str) -> None:
     """Whatever can be seen without reading all frames is seen at once."""
@@ -146,12 +152,20 @@ def test_labels_come_from_a_file_of_their_own(folder: Path, tmp_path: Path) -> N
 
 
 def test_labels_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -> None:
-    """No file, no such column, two labels for one photo: each is one sentence."""
+    """No file, no such column, one that holds no text, two labels for one photo: each is one sentence."""
     path = tmp_path / "labels.parquet"
     with pytest.raises(ConfigError, match="cannot be read"):
         open_pack(folder, SPEC, ["train"], path)
     pq.write_table(pa.table({"source": ["s"], "photo_id": ["1"]}), path)
-    with pytest.raises(ConfigError, match="source, photo_id and label"):
+    with pytest.raises(ConfigError, match="source, photo_id and label") as refusal:
+        open_pack(folder, SPEC, ["train"], path)
+    assert "\n" not in str(refusal.value)
+    for column, values in (("label", [["cat"]]), ("label", [3.5]), ("photo_id", [1]), ("source", [b"s"])):
+        pq.write_table(pa.table({"source": ["s"], "photo_id": ["1"], "label": ["cat"], column: values}), path)
+        with pytest.raises(ConfigError, match=rf"cannot be read \({column} is .*, not text\)"):
+            open_pack(folder, SPEC, ["train"], path)
+    pq.write_table(pa.table({"source": ["s", "s"], "photo_id": [None, None], "label": ["cat", "dog"]}), path)
+    with pytest.raises(ConfigError, match="calls the photo s/None both 'cat' and 'dog'"):
         open_pack(folder, SPEC, ["train"], path)
     pq.write_table(pa.table({"source": ["s", "s"], "photo_id": ["1", "1"], "label": ["cat", "dog"]}), path)
     with pytest.raises(ConfigError, match="calls the photo s/1 both 'cat' and 'dog'"):

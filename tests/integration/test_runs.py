@@ -102,6 +102,7 @@ def test_a_run_whose_photo_was_removed_meanwhile_is_not_kept(
     folder, photo = where.pack(pack.digest), {"source": "flickr", "photo_id": "taken", "owner_id": "owner"}
     folder.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([photo]), folder / "train.parquet")
+    (folder / "pack.json").write_text("{}")
     (run_dir / "train.json").unlink()
 
     def end(job: str, run_dir: Path, request: object, follow: object) -> None:

@@ -67,6 +67,7 @@ def changed(name, path, value):
         (("accumulate",), 17, "batch_size / accumulate must be at least 2"),
         (("ema_decay",), 1.0, r"ema_decay must lie in \(0, 1\), or be null"),
         (("pack", "pad_beyond"), 0.5, "pack.pad_beyond must be at least 1"),
+        (("pack", "pad_beyond"), 2.0, "pack.pad_beyond must be null: a margin that is white all round tells"),
         (("pack", "picture"), "sketch", "'photo', 'no_background', 'contours'"),
         (("pack", "detail_width"), 640, "must both be set, or both be null"),
         (("system", "thumbnail", "scale", "max_px"), 200, "nothing may be enlarged"),
