@@ -55,7 +55,7 @@ def add_noise_(image_BX: Tensor, std_B: Tensor, key_B: Tensor) -> Tensor:
     On a CPU it passes over as many numbers at a time as stay in its cache.
     """
     pixel_BN, on_cpu = image_BX.view(len(image_BX), -1), image_BX.device.type == "cpu"
-    rows, columns = (1, CACHED) if on_cpu else (len(pixel_BN), pixel_BN.shape[1])
+    rows, columns = (1, CACHED) if on_cpu else (max(1, len(pixel_BN)), pixel_BN.shape[1])
     walk_N, strength_B1 = _walk(columns, key_B.device), std_B[:, None] * _PER_STEP
     for row in range(0, len(pixel_BN), rows):
         some = slice(row, row + rows)

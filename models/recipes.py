@@ -91,7 +91,7 @@ def crops_thumbnail_narrow() -> Recipe:
     """A quarter of the width and a third of the depth: learns from a few hundred photos on two CPU cores.
 
     With so few photos the decision is learnt long before the rectangle; ten times the paper's weight on the rectangle
-    keeps its gradient alive (size-factor error on crops 0.083 instead of 0.115 where the constant answer has 0.108).
+    keeps its gradient alive (IoU of crops on val 0.83 instead of 0.79, see LOG.md).
     """
     loss = CropLossSpec(rectangle_weight=30.0)
     # Two cores spend as long on looking at val after every epoch as on training: two crops a photo are enough.
@@ -124,22 +124,18 @@ def crops_patches_narrow() -> Recipe:
 
 
 def crops_joint_narrow() -> Recipe:
-    """Both narrow halves joined, from what they learnt alone (``compare_runs(..., staged=True)``): the head learns.
+    """Both narrow halves joined; they go on learning from what they learnt alone (``compare_runs(..., staged=True)``).
 
-    The halves stay as they are. Where they go on learning, a few hundred photos are soon known by heart, and batch
-    normalisation over few photos blurs what the head sees.
+    From nothing it gets as far in twice the epochs (LOG.md).
     """
     patches = crops_patches_narrow()
-    loss = CropLossSpec(rectangle_weight=100.0)
     return replace(
         patches,
         name="crops_joint_narrow",
         title="Crop detection from thumbnail and patches (narrow: quarter-width ResNet-10)",
-        system=replace(patches.system, thumbnail=NARROW_THUMBNAIL, loss=loss),
-        optimiser=OptimiserSpec("adamw", lr=1e-3, weight_decay=0.02),
-        frozen=(Freeze("thumbnail."), Freeze("patches.")),
-        batch_size=8,
-        epochs=10,
+        system=replace(patches.system, thumbnail=NARROW_THUMBNAIL),
+        optimiser=OptimiserSpec("adamw", lr=2e-3, weight_decay=0.02),
+        epochs=15,
     )
 
 

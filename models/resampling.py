@@ -170,10 +170,10 @@ def crop_and_resize(
     mirrored_B2: Tensor | None = None,
     by: Filter = TRIANGLE,
 ) -> Tensor:
-    """The rectangle of each frame, resampled to ``size`` (h, w), float [B, C, h, w], in the frames' own range.
+    """The rectangle of each frame, resampled to ``size`` (h, w), float [B, C, h, w].
 
-    With ``intermediate_px_B`` it first becomes that many pixels wide (and proportionally high); from there it is
-    antialiased.
+    In [0, 1] of uint8 frames, else in the frames' own range. With ``intermediate_px_B`` it first becomes that many
+    pixels wide (and proportionally high); from there it is antialiased.
     ``mirrored_B2`` mirrors the frame left to right, or top to bottom, *before* the crop, so the rectangle stays what it
     is. Nothing outside the rectangle is read. A GPU does not wait for rectangles that lie on the CPU.
     """
@@ -299,16 +299,18 @@ def _steps(axis: Axis, count: int, intermediate_B: Tensor | None, by: Filter, de
     ]
 
 
-def resample(frame_BCHW: Tensor, vertical: list[Taps], horizontal: list[Taps]) -> Tensor:
+def resample(
+    frame_BCHW: Tensor, vertical: list[Taps], horizontal: list[Taps], is_at_once: bool | None = None
+) -> Tensor:
     """Windows [B, P, C, R, R], float, step by step along the columns and then along the rows: in [0, 1] of uint8
     frames, else in the frames' own range.
 
-    On a CPU a few windows at a time, so that what is worked on stays in its cache.
+    On a GPU all at once; on a CPU a few windows at a time, so that what is worked on stays in its cache.
     """
     if not frame_BCHW.is_floating_point():
         vertical = [replace(vertical[0], weight_BPRT=vertical[0].weight_BPRT / 255), *vertical[1:]]
-    if frame_BCHW.is_cuda:
-        return _resample(frame_BCHW, vertical, horizontal)
+    if frame_BCHW.is_cuda if is_at_once is None else is_at_once:
+        return _resample(frame_BCHW, vertical, horizontal).contiguous()
     (batch, windows), channels = vertical[0].first_BPR.shape[:2], frame_BCHW.shape[1]
     size = (vertical[-1].first_BPR.shape[2], horizontal[-1].first_BPR.shape[2])
     found_BPCRR = torch.empty((batch, windows, channels, *size))

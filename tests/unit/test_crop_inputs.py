@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from models import resampling
+from models.crops import patches as patch_rendering
 from models.crops.law import patch_labels
 from models.crops.patches import first_pixels, render_patches
 from models.crops.samples import SamplePlan, plan_as_given, plan_fixed, plan_samples
@@ -201,6 +203,18 @@ def test_patches_are_windows_of_the_whole_picture(scale, flips, patch_px):
         for number in range(16):
             window = picture[0, :, top[number] : top[number] + px, left[number] : left[number] + px]
             assert torch.allclose(patches[row, number], window, atol=2e-4)
+
+
+def test_samples_are_the_same_where_all_windows_come_at_once(monkeypatch):
+    """As on a GPU: bytes become thumbnails and patches with noise, equal to those made a few windows at a time."""
+    image, plan = frames(3, HEIGHT, WIDTH), plan_samples(photo_keys(["a", "b", "c"]), 0, 1, SPEC)
+    assert image.dtype == torch.uint8
+    found = [thumbnails(image, plan), patches(image, plan)]
+    at_once = partial(resampling.resample, is_at_once=True)
+    for module in (resampling, patch_rendering):
+        monkeypatch.setattr(module, "resample", at_once)
+    for before, after in zip(found, [thumbnails(image, plan), patches(image, plan)], strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
 
 
 def test_patches_lie_around_their_cells():

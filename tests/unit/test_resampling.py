@@ -152,7 +152,7 @@ def test_all_at_once_is_what_comes_of_one_photo_after_another(monkeypatch):
         [taps(Axis.of_frame(low, high, length, mirrored.bool()), torch.tensor([40.0, 45.0]), first_BP, 10, by)]
         for length in (128, 192)
     ]
-    together = resampling._resample(frames(2), *both)
+    together = resample(frames(2), *both, is_at_once=True)
     for cached in (1, resampling.CACHED):
         monkeypatch.setattr(resampling, "CACHED", cached)
         assert torch.allclose(resample(frames(2), *both), together, atol=1e-3)
