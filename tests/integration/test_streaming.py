@@ -63,7 +63,8 @@ def test_reasons_that_were_written_as_codes_are_read_as_words(tmp_path: Path, ro
     assert found.schema.equals(SCHEMAS["filter"])
     assert set(found["filter_reason"].to_pylist()) == {None, "too_small", "wrong_aspect", "edited", "grey"}
     file = manifest.path(where, judged)
-    assert duckdb.sql(f"select typeof(filter_reason) from '{file}' limit 1").fetchall() == [("VARCHAR",)]
+    with duckdb.connect() as db:
+        assert db.execute(f"select typeof(filter_reason) from '{file}' limit 1").fetchall() == [("VARCHAR",)]
     again = manifest.write(where, "filter", found)
     assert manifest.read(where, again) == found
     assert pq.read_schema(file).metadata == pq.read_schema(manifest.path(where, again)).metadata
