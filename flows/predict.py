@@ -47,8 +47,12 @@ def predict_photos(photos: str, run: Run = None) -> PredictionRef:
 def newest_run() -> str:
     """The id of the evaluated run whose training ended last; raises ConfigError if there is none."""
     runs = layout().run("any").parent
-    cards = [card for card in runs.glob("*/train.json") if card.with_name("evaluation.json").is_file()]
-    finished = sorted(cards, key=lambda card: (card.stat().st_mtime_ns, card.parent.name))
-    if not finished:
+    ended = [  # when a run saved last: a card is touched each time that its result is used again
+        (index.stat().st_mtime_ns, run.name)
+        for run in runs.glob("*")
+        if (index := run / "checkpoint" / "index.json").is_file()
+        and all((run / name).is_file() for name in ("train.json", "evaluation.json"))
+    ]
+    if not ended:
         raise ConfigError(f"no run in {str(runs)!r} is finished and evaluated: train a model first, or name a run")
-    return finished[-1].parent.name
+    return max(ended)[1]

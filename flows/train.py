@@ -6,6 +6,7 @@ Run: ``prefect deployment run 'train-model/crops-thumbnail'``, or ``train_model(
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -24,8 +25,9 @@ from tasks.evaluate import EvaluatedRun, evaluate, figures
 from tasks.pack import check_enough, pack
 from tasks.publish import count, published
 from tasks.report import report_run
-from tasks.train import best_weights, run_id_of, start_of, train
+from tasks.train import best_weights, keep_weights, run_id_of, start_of, train
 
+WEIGHTS = (".safetensors", ".pth")  # endings of files of weights; no id of a run has a dot
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)  # Any: Prefect types its own runners as none of its runners
 
 
@@ -43,11 +45,12 @@ def train_model(
 ) -> RunRef:
     """Train ``recipe`` on ``snapshot`` (``name`` or ``name@version``), evaluate it on the test photos, and report.
 
-    ``start_from``: ids of runs whose weights to start from, wherever name and shape agree.
+    ``start_from``: ids of runs whose weights to start from, wherever name and shape agree, or files of weights
+    (.safetensors, or a .pth with a state_dict), which are copied below the data root.
     """
     layout().check_writable()
     resolved = resolve(recipe)
-    starts = [weights_of(run_id) for run_id in start_from or []]
+    starts = [start_weights(start) for start in start_from or []]
     ready = prepare(snapshot, resolved)
     with only_one(f"training-{socket.gethostname()}"):
         packed = one("pack", pack.submit(select(ready.joined), **asdict(resolved.pack), rotate=ready.rotate))
@@ -99,6 +102,11 @@ def resolve(recipe: str) -> Recipe:
         return recipes.resolve(recipe)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def start_weights(start: str) -> FileRef:
+    """The weights meant by ``start``, a file of weights or the id of a finished run; raises ConfigError for neither."""
+    return keep_weights(layout(), Path(start)) if start.endswith(WEIGHTS) else weights_of(start)
 
 
 def weights_of(run_id: str) -> FileRef:

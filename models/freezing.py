@@ -32,9 +32,14 @@ def start_epoch(model: nn.Module, frozen: Sequence[Freeze], epoch: int) -> None:
         raise ConfigError(f"nothing learns in epoch {epoch + 1}: frozen covers the whole network", key="frozen")
 
 
+def is_for_good(part: Freeze, recipe: Recipe) -> bool:
+    """Whether the recipe ends before the part learns."""
+    return part.until_epoch is None or part.until_epoch >= recipe.epochs
+
+
 def never_learnt(model: nn.Module, recipe: Recipe) -> dict[str, Tensor]:
     """A copy of each parameter that the recipe freezes for good."""
-    prefixes = tuple(each.prefix for each in recipe.frozen if each.until_epoch is None)
+    prefixes = tuple(each.prefix for each in recipe.frozen if is_for_good(each, recipe))
     return {name: value.detach().clone() for name, value in model.named_parameters() if name.startswith(prefixes)}
 
 
@@ -42,11 +47,11 @@ def refuse_frozen_chance(model: nn.Module, recipe: Recipe, first: Mapping[str, T
     """Raise ``ConfigError`` if what is frozen for good is still as it was drawn (``first``): nothing was loaded."""
     for each in recipe.frozen:
         parts = {name: value for name, value in model.named_parameters() if name.startswith(each.prefix)}
-        is_for_good = each.until_epoch is None and bool(parts)
-        if is_for_good and all(torch.equal(value, first[name]) for name, value in parts.items()):
+        is_chance = is_for_good(each, recipe) and all(torch.equal(value, first[name]) for name, value in parts.items())
+        if parts and is_chance:
             message = (
                 f"recipe {recipe.name!r} freezes {each.prefix!r} for good, but no weights were given for it:"
-                " name the runs that learnt them in start_from"
+                " name runs or files of weights in start_from"
             )
             raise ConfigError(message, key="start_from", prefix=each.prefix)
 

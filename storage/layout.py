@@ -72,6 +72,12 @@ class Layout:
             )
         return self.root / "runs" / run_id
 
+    def weights(self, learnt: str, sha256: str, suffix: str) -> Path:
+        """A file of weights from elsewhere; ``learnt``: digest of the account of what it learnt, which lies two folders
+        above as it does in a run, or a word where there is none.
+        """
+        return self.root / "weights" / learnt / sha256 / f"weights{suffix}"
+
     def comparison(self, digest: str) -> Path:
         """Folder of one comparison of runs."""
         return self.root / "comparisons" / digest

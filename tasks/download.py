@@ -44,6 +44,7 @@ NOT_THERE = frozenset({"gone", "denied", "no_image_url", NOT_DOWNLOADABLE})
 OWNERS_WORD = frozenset({"removed", "opted_out", NOT_DOWNLOADABLE})
 LOOK_AGAIN = timedelta(days=30)
 PHOTOS_TO_BLAME_HOST = 8  # fewer that fail may each have a reason of their own, and must not end the run
+BLAMED_SHARE = 16  # nor must fewer than one in so many of a large batch make it be tried again
 FREE_BYTES = 2_000_000_000  # that are left to everybody else on the disk
 
 _PLACEHOLDER = "photo_unavailable"  # in the name of the picture that Flickr once redirected to
@@ -196,7 +197,7 @@ def check_reached(rows: Iterable[Row], is_last_try: bool = True) -> None:
     failed = [urlsplit(row["fetched_url"]).netloc for row in asked if row["download_reason"] == "unavailable"]
     host, photos = max(Counter(failed).items(), key=lambda item: item[1], default=("", 0))
     is_all = len(failed) == len(asked) >= PHOTOS_TO_BLAME_HOST
-    if is_all or (photos >= PHOTOS_TO_BLAME_HOST and not is_last_try):
+    if is_all or (photos >= max(PHOTOS_TO_BLAME_HOST, len(asked) // BLAMED_SHARE) and not is_last_try):
         hosts = ", ".join(sorted(set(failed))) if is_all else host
         how_many = f"none of {len(asked)}" if is_all else f"{photos} of {len(asked)}"
         verb = "could be" if is_all else "could not be"

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,9 @@ import pyarrow as pa
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from models.learnt import LEARNT
+from models.learnt import LEARNT, file_beside
 from storage import manifest, removals
-from storage.layout import Layout, layout
+from storage.layout import Layout, drafting, layout, write_bytes
 from storage.records import FileRef, ManifestRef, PackRef, Record
 from tasks import caching
 from tasks.errors import ConfigError, RemovedPhoto
@@ -24,6 +25,7 @@ from tasks.fitting import run_fit
 LOG = logging.getLogger(__name__)
 SHOW_EVERY_S = 5.0  # of the live artifact, within an epoch
 COLUMNS = ["source", "photo_id", "owner_id"]  # of a pack's rows, by which removals are looked up
+LEFT_FILES = ("metrics.jsonl", "train.json", "evaluation.json", "predictions.parquet", "scores.parquet")
 
 
 class Start(Record):
@@ -92,6 +94,26 @@ def start_of(where: Layout, weights: FileRef) -> Start:
     return Start(weights=weights, learnt=manifest.file_ref(where, learnt) if learnt.is_file() else None)
 
 
+def keep_weights(where: Layout, file: Path) -> FileRef:
+    """A file of weights from elsewhere as one below the root, named by its bytes, with what lies by it of what it has
+    learnt. Raises ConfigError if it cannot be read.
+    """
+    try:
+        file = file.expanduser()
+        account = file_beside(file)
+        learnt = manifest.sha256_file(account) if account.is_file() else "unknown"
+        with drafting(where.partial) as part:
+            shutil.copyfile(file, part)
+            kept = where.weights(learnt, manifest.sha256_file(part), file.suffix)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, kept)
+        if learnt != "unknown":
+            write_bytes(kept.parent.parent / LEARNT, account.read_bytes())
+    except (OSError, RuntimeError, ValueError) as error:  # an unknown ~user and a zero byte among them
+        raise ConfigError(f"there are no weights to be read at {str(file)!r} ({error}): correct start_from") from error
+    return manifest.file_ref(where, kept)
+
+
 def is_whole(run_dir: Path) -> bool:
     """Whether a training ended in ``run_dir``, and its best checkpoint has the bytes that were written."""
     try:
@@ -106,13 +128,11 @@ def is_whole(run_dir: Path) -> bool:
         return False
 
 
-def start_over_if_finished(run_dir: Path) -> None:
-    """Remove what a training left that ended, and whose weights are gone or damaged; one that did not end goes on."""
-    card = run_dir / "train.json"
-    if card.exists():
-        shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)
-        (run_dir / "metrics.jsonl").unlink(missing_ok=True)
-        card.unlink()
+def start_over(run_dir: Path) -> None:
+    """Remove what a training left, and what it was judged to be: another may come out."""
+    shutil.rmtree(run_dir / "checkpoint", ignore_errors=True)
+    for name in LEFT_FILES:
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def trained(where: Layout, run_dir: Path) -> TrainedRun:
@@ -130,15 +150,16 @@ def photos_of(pack_dir: Path) -> pa.Table:
     return pa.concat_tables(tables) if tables else pa.table({name: pa.array([], pa.string()) for name in COLUMNS})
 
 
-def refuse_removed(where: Layout, run_dir: Path, photos: pa.Table) -> None:
-    """Raise RemovedPhoto, and keep nothing of the run, if one of the ``photos`` that it learnt was removed meanwhile.
+def refuse_removed(where: Layout, run_dir: Path, photos: pa.Table, has_just_ended: bool = False) -> None:
+    """Raise RemovedPhoto, and keep nothing of a run that was under way, if one of its ``photos`` was removed meanwhile.
 
-    Their pack need not be there any more. What was trained before a removal stays.
+    Their pack need not be there any more. What was trained to its end before a removal stays.
     """
     try:
         removals.refuse(where, photos, f"the pack of the run {run_dir.name!r}")
     except RemovedPhoto:
-        start_over_if_finished(run_dir)
+        if has_just_ended or not (run_dir / "train.json").exists():
+            start_over(run_dir)
         raise
 
 
@@ -175,16 +196,19 @@ def train(
     where = layout()
     folder = where.pack(pack.digest)
     photos = photos_of(folder)
-    removals.refuse(where, photos, f"the pack {str(folder)!r}")
     run_id = run_id_of(pack, recipe, seed, labels, start_from)
     run_dir = where.run(run_id)
+    refuse_removed(where, run_dir, photos)
     run_dir.mkdir(parents=True, exist_ok=True)
     if is_whole(run_dir):  # only the note that it is there was lost
         return trained(where, run_dir)
-    start_over_if_finished(run_dir)
+    if (run_dir / "train.json").exists():  # it ended, and its weights are gone or damaged; what did not end goes on
+        start_over(run_dir)
     with suppress(FileNotFoundError):  # the training will say so
         shutil.copyfile(folder / "pack.json", run_dir / "pack.json")  # how the photos were turned; the pack may go
     follow = follower(recipe["name"], run_id)
-    run_fit("train", run_dir, fit_request(where, run_id, pack, recipe, seed, labels, start_from), follow)
-    refuse_removed(where, run_dir, photos)
+    try:
+        run_fit("train", run_dir, fit_request(where, run_id, pack, recipe, seed, labels, start_from), follow)
+    finally:  # one that fails or is stopped leaves a checkpoint
+        refuse_removed(where, run_dir, photos, has_just_ended=True)
     return trained(where, run_dir)

@@ -130,11 +130,18 @@ def test_a_run_is_not_judged_by_what_its_start_learnt(
     assert card["start_from"][0]["learnt_photos"] is None
 
 
-def test_chance_is_not_frozen(run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path) -> None:
-    """A part that never learns has to be given: frozen for good as it was drawn, it would only seem to be trained."""
-    recipe = replace(fits.tiny_recipe(epochs=1), frozen=(Freeze("trunk."),))
+@pytest.mark.parametrize("until_epoch", [None, 1])
+def test_chance_is_not_frozen(
+    run_here: Run, fits: ModuleType, pack: Path, tmp_path: Path, until_epoch: int | None
+) -> None:
+    """A part that never learns has to be given: frozen as it was drawn, for good or until the last epoch has ended, it
+    would only seem to be trained.
+    """
+    recipe = replace(fits.tiny_recipe(epochs=1), frozen=(Freeze("trunk.", until_epoch),))
     assert run_here(tmp_path / "chance", pack, recipe) == 2
-    assert "freezes 'trunk.' for good, but no weights were given" in error_of(tmp_path / "chance")["message"]
+    message = error_of(tmp_path / "chance")["message"]
+    assert "freezes 'trunk.' for good, but no weights were given" in message
+    assert "name runs or files of weights in start_from" in message
     assert run_here(tmp_path / "first", pack, fits.tiny_recipe(epochs=1), seed=5) == 0
     assert run_here(tmp_path / "second", pack, recipe, start_from=[str(tmp_path / "first")]) == 0
 

@@ -17,7 +17,7 @@ import flows.export
 import flows.predict
 from models.frames import PackSpec
 from models.recipes import crops_thumbnail_narrow
-from storage import manifest
+from storage import garbage, manifest
 from storage.layout import Layout
 from storage.records import PackRef
 from tasks import caching, train
@@ -193,12 +193,15 @@ def test_the_newest_run_is_one_that_was_evaluated(own_root: Layout, run_dir: Pat
         flows.predict.newest_run()
     for name, ended_s in (("b-run", 1000), ("c-run", 2000)):
         folder = own_root.run(name)
-        folder.mkdir()
-        (folder / "train.json").write_text("{}")
-        os.utime(folder / "train.json", (ended_s, ended_s))
+        (folder / "checkpoint").mkdir(parents=True)
+        for file in ("train.json", "checkpoint/index.json"):
+            (folder / file).write_text("{}")
+            os.utime(folder / file, (ended_s, ended_s))
         (folder / "evaluation.json").write_text("{}")
     os.utime(own_root.run("c-run") / "evaluation.json", (500, 500))
-    assert flows.predict.newest_run() == "c-run", "of those, the last that was trained, whenever it was judged"
+    used = [manifest.file_ref(own_root, own_root.run("b-run") / name) for name in ("train.json", "evaluation.json")]
+    garbage.mark_used(own_root, used)
+    assert flows.predict.newest_run() == "c-run", "of those, the last that was trained, whenever it was judged or used"
     assert file_of(own_root, "a-run", "evaluation.json") is None
 
 

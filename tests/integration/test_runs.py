@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.train import weights_of
+from flows.train import start_weights, weights_of
+from models.learnt import file_beside
 from storage import removals
 from storage.layout import Layout
 from storage.records import PackRef
 from tasks import train
-from tasks.errors import ConfigError, RemovedPhoto
+from tasks.errors import ConfigError, OutOfMemory, RemovedPhoto
 from tasks.predict import recipe_of
 from tasks.train import best_weights, is_whole, run_id_of, start_of
 
@@ -42,7 +43,7 @@ def run_dir(root: Layout) -> Path:
 )
 def test_a_run_id_cannot_leave_the_folder_of_runs(root: Layout, run_id: str) -> None:
     """Whatever is no plain name is refused in one sentence, wherever it is asked for."""
-    for ask in (root.run, weights_of, lambda given: recipe_of(root, given)):
+    for ask in (root.run, weights_of, start_weights, lambda given: recipe_of(root, given)):
         with pytest.raises(ConfigError, match="is no id of a run") as refusal:
             ask(run_id)
         assert "\n" not in str(refusal.value)
@@ -92,11 +93,13 @@ def test_a_whole_run_is_taken_as_it_is(root: Layout, run_dir: Path, monkeypatch:
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("is_purged", [False, True])
+@pytest.mark.parametrize(("is_purged", "is_failing"), [(False, False), (True, False), (False, True)])
 def test_a_run_whose_photo_was_removed_meanwhile_is_not_kept(
-    tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, is_purged: bool
+    tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch, is_purged: bool, is_failing: bool
 ) -> None:
-    """Neither a card nor weights stay, also where the takedown has deleted the pack before the training ended."""
+    """Neither a card nor weights stay, also where the takedown has deleted the pack before the training ended, or it
+    ended badly. One that was killed is cleared by the next try; one that had ended before stays.
+    """
     where, pack = Layout(tmp_path), PackRef(digest="p", sha256="0" * 64, size_bytes=0, photos={})
     run_dir = Path(shutil.copytree(run_dir, where.run(run_dir.name)))
     folder, photo = where.pack(pack.digest), {"source": "flickr", "photo_id": "taken", "owner_id": "owner"}
@@ -106,19 +109,85 @@ def test_a_run_whose_photo_was_removed_meanwhile_is_not_kept(
     (run_dir / "train.json").unlink()
 
     def end(job: str, run_dir: Path, request: object, follow: object) -> None:
-        (run_dir / "train.json").write_text("{}")
         removals.add(where, [photo | {"owner_id": None, "reason": "asked", "removed_at": datetime.now(UTC)}])
         if is_purged:
             shutil.rmtree(folder)
+        if is_failing:
+            raise OutOfMemory("too large")
+        (run_dir / "train.json").write_text("{}")
 
     monkeypatch.setattr(train, "layout", lambda: where)
     monkeypatch.setattr(train, "run_fit", end)
     monkeypatch.setattr(train, "follower", lambda *given: print)
     monkeypatch.setattr(train, "run_id_of", lambda *given: run_dir.name)
-    with pytest.raises(RemovedPhoto, match="run 'looks-finished' holds 1 removed photos, such as flickr/taken"):
-        train.train.fn(pack, {"name": "tiny"}, 0)
-    assert not (run_dir / "train.json").exists()
-    assert not (run_dir / "checkpoint").exists()
+    (run_dir / "metrics.jsonl").touch()
+    for has_ended in (False, False, True):  # meanwhile; before a try that goes on; before a try that was whole
+        if not is_purged:
+            (run_dir / "checkpoint").mkdir(exist_ok=True)
+        if has_ended:
+            (run_dir / "train.json").write_text("{}")
+        with pytest.raises(RemovedPhoto, match="run 'looks-finished' holds 1 removed photos, such as flickr/taken"):
+            train.train.fn(pack, {"name": "tiny"}, 0)
+        left = {name for name in ("train.json", "metrics.jsonl", "checkpoint") if (run_dir / name).exists()}
+        assert left == ({"train.json", "checkpoint"} if has_ended else set())
+        if is_purged:
+            break
+
+
+def test_a_training_that_starts_over_is_not_judged_yet(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the weights were that are gone says nothing of those to come."""
+    judged = [run_dir / name for name in ("evaluation.json", "predictions.parquet", "scores.parquet")]
+    for path in judged:
+        path.write_text("{}")
+    best_weights(run_dir / "checkpoint").unlink()
+
+    def start(job: str, run_dir: Path, request: object, follow: object) -> None:
+        raise OutOfMemory("too large")
+
+    monkeypatch.setattr(train, "run_fit", start)
+    monkeypatch.setattr(train, "follower", lambda *given: print)
+    monkeypatch.setattr(train, "run_id_of", lambda *given: run_dir.name)
+    with pytest.raises(OutOfMemory):
+        train.train.fn(PackRef(digest="none", sha256="0" * 64, size_bytes=0, photos={}), {"name": "tiny"}, 0)
+    assert not any(path.exists() for path in judged)
+    shutil.rmtree(run_dir)
+
+
+def test_a_run_starts_from_a_file_of_weights(tmp_path: Path, own_root: Layout) -> None:
+    """It is kept once, by its bytes, wherever it lay: other bytes are another run. Without a file it is a sentence."""
+    pack = PackRef(digest="none", sha256="0" * 64, size_bytes=0, photos={})
+    refs = []
+    for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"other")):
+        (tmp_path / name).write_bytes(content)
+        refs.append(start_weights(str(tmp_path / name)))
+        (tmp_path / name).unlink()
+        assert (own_root.root / refs[-1].path).read_bytes() == content
+    assert refs[0] == refs[1]
+    assert len({run_id_of(pack, {}, 0, None, [start_of(own_root, ref)]) for ref in refs}) == 2
+    for missing in ("a.pth", "/nowhere/a.safetensors", "a\0b.pth", "~nobody-there/a.pth", f"{tmp_path}/folder.pth"):
+        (tmp_path / "folder.pth").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=r"there are no weights to be read at .*correct start_from") as refusal:
+            start_weights(missing)
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(ConfigError, match="there is no finished run 'a-run' to start from"):
+        start_weights("a-run")
+    assert not list(own_root.partial.iterdir())
+
+
+def test_a_file_of_weights_brings_what_it_has_learnt(tmp_path: Path, own_root: Layout, run_dir: Path) -> None:
+    """Its account lies by the copy as it does in a run, and the same weights without one are another start."""
+    account = run_dir / "checkpoint" / "learnt.parquet"
+    account.unlink(missing_ok=True)
+    file = best_weights(run_dir / "checkpoint")
+    without = start_of(own_root, start_weights(str(file)))
+    account.write_bytes(b"photos")
+    start = start_of(own_root, start_weights(str(file)))
+    account.unlink()
+    assert without.learnt is None
+    assert start.learnt is not None
+    assert start.weights.sha256 == without.weights.sha256
+    assert start.learnt.sha256 == hashlib.sha256(b"photos").hexdigest()
+    assert file_beside(own_root.root / start.weights.path).read_bytes() == b"photos"
 
 
 def test_what_a_start_has_learnt_decides_too(root: Layout, run_dir: Path) -> None:

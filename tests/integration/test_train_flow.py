@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from flows.train import train_model
 from models import recipes
 from models.crops.spec import ScaleLaw, ThumbnailSpec, TrunkSpec
 from models.frames import PackSpec
-from models.specs import OptimiserSpec, Recipe, ScheduleSpec
+from models.specs import Freeze, OptimiserSpec, Recipe, ScheduleSpec
 from storage import blobs, manifest
 from storage.layout import Layout, layout, write_bytes
 from storage.records import SPLITS, RunRef
@@ -124,7 +125,7 @@ def test_a_run_has_figures_and_a_report_and_is_not_repeated(root: Layout, snapsh
 
 @pytest.mark.parametrize("harm", ["delete", "flip"])
 def test_harmed_weights_are_trained_again(snapshot: str, ran: Ran, harm: str) -> None:
-    """The training alone runs again, from its beginning, and ends with the very same weights; nothing is packed."""
+    """The training runs again from its beginning, ends with the very same weights and is judged; nothing is packed."""
     run = train_model(snapshot, "tiny")
     file = weights(run)
     before = file.read_bytes()
@@ -135,9 +136,22 @@ def test_harmed_weights_are_trained_again(snapshot: str, ran: Ran, harm: str) ->
     ran.clear()
     assert train_model(snapshot, "tiny") == run
     assert weights(run).read_bytes() == before
-    assert {name for name, state in ran if state != "Cached"} == {"train"}
+    assert {name for name, state in ran if state != "Cached"} == {"train", "evaluate"}
     events = [json.loads(line)["event"] for line in (Path(run.uri) / "metrics.jsonl").read_text().splitlines()]
     assert Counter(events)["end"] == 1, "what is told is the training that stands"
+
+
+def test_what_never_learns_comes_from_a_file_of_weights(
+    snapshot: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A recipe that freezes its trunk for good is trained from one that lies anywhere."""
+    kept = replace(tiny(), name="kept", frozen=(Freeze("thumbnail."),))
+    monkeypatch.setitem(recipes.RECIPES, "kept", lambda: kept)
+    given = tmp_path / "given.safetensors"
+    shutil.copy(weights(train_model(snapshot, "tiny")), given)
+    run = train_model(snapshot, "kept", start_from=[str(given)])
+    given.unlink()
+    assert json.loads((Path(run.uri) / "train.json").read_text())["start_from"][0]["left_out"] == []
 
 
 def test_a_deleted_report_is_written_again(snapshot: str, ran: Ran) -> None:

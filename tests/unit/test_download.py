@@ -222,13 +222,18 @@ def test_no_signature_is_kept(where: Layout) -> None:
 
 
 def test_a_host_that_dies_amid_a_batch_is_tried_again_until_the_last_try() -> None:
-    """Eight failures of one host make the batch be tried again; many hosts with a dead link each do not."""
+    """Eight failures of one host make the batch be tried again; many hosts with a dead link each do not, nor the
+    same eight in a large batch."""
     rows = [attempt(None)] * 20 + [attempt("unavailable")] * PHOTOS_TO_BLAME_HOST
     with pytest.raises(SourceUnavailable, match=r"8 of 28 photos could not be fetched from live\.staticflickr\.com"):
         check_reached(rows, is_last_try=False)
     check_reached(rows)
     rotten = [{"download_reason": "unavailable", "fetched_url": f"https://h{n}/1.jpg"} for n in range(20)]
     check_reached([attempt(None), *rotten], is_last_try=False)
+    large = [attempt(None)] * 480 + [attempt("unavailable")] * 32
+    with pytest.raises(SourceUnavailable, match=r"32 of 512 photos could not be fetched"):
+        check_reached(large, is_last_try=False)
+    check_reached([attempt(None), *large[:-1]], is_last_try=False)
 
 
 @pytest.mark.parametrize(
