@@ -19,7 +19,7 @@ from storage.signatures import unsigned
 from tasks import sources
 from tasks.credentials import with_keys
 from tasks.dataset import Dataset
-from tasks.download import download, room_left
+from tasks.download import STOPPING, download, room_left
 from tasks.errors import ConfigError, EmptyResult
 from tasks.search import SearchOutcome, search
 from tasks.sources.base import Forecast, Query, Window
@@ -161,7 +161,14 @@ def fetch(dataset: Dataset) -> None:
     def has_room(ahead: int) -> bool:
         return bool(room > expected * size * ahead)
 
-    done = stream("download", len(batches), submit, keep, has_room)
+    STOPPING.clear()
+    try:
+        done = stream("download", len(batches), submit, keep, has_room)
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, or a run that was cancelled: its batches end with what they have
+        STOPPING.set()
+        raise
     if done < len(batches):
         left = sum(batch.rows for batch in batches[done:])
         say(

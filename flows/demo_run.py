@@ -1,9 +1,11 @@
 """The run of the demo, in the environment that ``flows/demo.py`` made: the pipeline, and what came of it in print."""
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.table import Table
 
 from flows.pipeline import PipelineResult, pipeline
 from tasks.dataset import Dataset
+from tasks.download import STOPPING
 from tasks.errors import DarkroomError
 
 RECIPE = "crops_thumbnail_narrow"
@@ -31,6 +34,7 @@ OUT = Console(highlight=False, width=100)
 
 def main() -> int:
     """Run, and print the outcome; the exit code."""
+    signal.signal(signal.SIGINT, interrupt)
     began = time.monotonic()
     try:
         result = pipeline(Dataset.model_validate(DATASET), RECIPE)
@@ -43,6 +47,12 @@ def main() -> int:
     show(result)
     OUT.print(f"\nDone in {time.monotonic() - began:.0f} s beyond the server's start.")
     return 0
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C. Downloads end even if the exception meets code that swallows it, a destructor for one."""
+    STOPPING.set()
+    raise KeyboardInterrupt
 
 
 def show(result: PipelineResult) -> None:

@@ -27,7 +27,8 @@ class Layout:
 
     def blob(self, sha256: str, image_format: str) -> Path:
         """Encoded bytes of a picture, by their digest."""
-        return Path(f"{self.root}/blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}.{EXTENSIONS[image_format]}")  # asked often
+        within = f"blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}.{EXTENSIONS[image_format]}"
+        return self.root / within  # in one step: it is asked often
 
     def stage(self, stage: str, sha256: str) -> Path:
         """The output of one stage, by its digest."""

@@ -15,6 +15,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlsplit
 
 from prefect import task
@@ -29,7 +30,14 @@ from storage.settings import Settings, settings
 from tasks import caching, sources
 from tasks.addresses import without_query
 from tasks.credentials import with_keys
-from tasks.errors import CredentialsRejected, DarkroomError, PermanentSourceError, SourceUnavailable, TransientError
+from tasks.errors import (
+    CredentialsRejected,
+    DarkroomError,
+    Interrupted,
+    PermanentSourceError,
+    SourceUnavailable,
+    TransientError,
+)
 from tasks.pictures import imaging
 from tasks.sources.base import Ask, Rendition, Seen
 from tasks.verdicts import Answer
@@ -46,6 +54,8 @@ LOOK_AGAIN = timedelta(days=30)
 PHOTOS_TO_BLAME_HOST = 8  # fewer that fail may each have a reason of their own, and must not end the run
 BLAMED_SHARE = 16  # nor must fewer than one in so many of a large batch make it be tried again
 FREE_BYTES = 2_000_000_000  # that are left to everybody else on the disk
+
+STOPPING = Event()  # set when somebody gave up waiting: no photo is begun any more
 
 _PLACEHOLDER = "photo_unavailable"  # in the name of the picture that Flickr once redirected to
 
@@ -221,9 +231,12 @@ def folder_bytes(folder: Path) -> int:
 
 
 def fetch_all(photos: list[Row], site: Site, where: Layout, book: Journal) -> list[Row]:
-    """``attempts`` rows of ``photos``; each is in the journal once it is final. Raises DiskFull with that intact."""
+    """``attempts`` rows of ``photos``; each is in the journal once it is final. Raises DiskFull with that intact, and
+    Interrupted as soon as STOPPING is set."""
 
     def one(photo: Row) -> Row:
+        if STOPPING.is_set():
+            raise Interrupted("stopped: what was fetched is kept, and the next run fetches the rest")
         row = fetch(photo, site, where)
         if row["download_reason"] not in TRANSIENT:
             book.note(row)

@@ -26,6 +26,7 @@ __all__ = [
     "DiskFull",
     "EmptyResult",
     "GateRefused",
+    "Interrupted",
     "ManifestMissing",
     "OutOfMemory",
     "PackDamaged",
@@ -44,6 +45,10 @@ __all__ = [
     "TrainingError",
     "TransientError",
 ]
+
+
+class Interrupted(DarkroomError):
+    """Somebody gave up waiting."""
 
 
 class EmptyResult(DarkroomError):

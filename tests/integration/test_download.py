@@ -20,9 +20,10 @@ from storage import blobs, catalog, journal, ledger, manifest, removals
 from storage.layout import Layout
 from storage.records import ManifestRef
 from storage.settings import apply_environment, settings
+from tasks import download as stage
 from tasks import sources, web
 from tasks.download import download, room_left
-from tasks.errors import DiskFull, SourceUnavailable
+from tasks.errors import DiskFull, Interrupted, SourceUnavailable
 from tasks.sources.base import Query
 from tasks.sources.standin import Catalogue, Fault, Photo, StandIn
 
@@ -243,6 +244,33 @@ def test_a_photo_without_any_url_is_kept_as_a_row(root: Layout, serve: Serve, sm
     (row,) = found(root)
     assert (row["image_url"], row["fallbacks"]) == (None, [])
     assert fetched(root, [row])[photo.id]["download_reason"] == "no_image_url"
+
+
+def test_a_batch_that_nobody_waits_for_ends_with_what_it_has(
+    root: Layout, serve: Serve, small: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No photo is begun any more; what was fetched stands in the journal, and the next run asks for the rest."""
+    serve(small)
+    rows, fetch, calls = found(root, limit=40), stage.fetch, []
+
+    def interrupted(*arguments: Any) -> Row:
+        calls.append(arguments)
+        if len(calls) == 5:
+            stage.STOPPING.set()
+        return fetch(*arguments)
+
+    monkeypatch.setattr(stage, "fetch", interrupted)
+    try:
+        with pytest.raises(Interrupted, match="what was fetched is kept"):
+            download.fn("flickr", "d", wanted(root, rows))
+    finally:
+        stage.STOPPING.clear()
+    begun = len(calls)
+    assert 5 <= begun < 5 + stage.THREADS
+    assert 0 < noted(root) <= begun
+    kept = noted(root)
+    assert len(fetched(root, rows)) == len(rows)
+    assert len(calls) == begun + len(rows) - kept
 
 
 def test_a_site_that_gives_nothing_leaves_nothing(root: Layout, serve: Serve, small: Catalogue) -> None:

@@ -121,22 +121,21 @@ def test_the_averaged_weights_are_judged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"recipe_digest": "other"},
-        {"seed": 1},
-        {"pack_digest": "other"},
-        {"labels_sha256": None},
-        {"start_sha256s": ()},
-        {"classes": ("cat", "cow")},
+        ({"recipe_digest": "other"}, "another recipe"),
+        ({"seed": 1}, "seed"),
+        ({"pack_digest": "other"}, "another pack"),
+        ({"labels_sha256": None}, "other labels"),
+        ({"start_sha256s": ()}, "another start_from"),
+        ({"classes": ("cat", "cow")}, "classes"),
     ],
-    ids=lambda change: next(iter(change)),
 )
-def test_another_run_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_another_run_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     """A checkpoint is neither gone on from nor judged under another identity; the message names what differs."""
     save_epochs(Checkpoints(tmp_path, IDENTITY), [1.0])
     other = Checkpoints(tmp_path, replace(IDENTITY, **change))
-    with pytest.raises(CheckpointMismatch, match=next(iter(change))):
+    with pytest.raises(CheckpointMismatch, match=words):
         other.load_last(make_state())
     with pytest.raises(CheckpointMismatch, match="give the run a folder of its own"):
         other.load_best(make_state().model)
