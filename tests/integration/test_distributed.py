@@ -87,7 +87,7 @@ def test_torchrun_trains_and_stops(fits: ModuleType, pack: Path, tmp_path: Path)
         fits.wait_until(lambda: len(fits.events(tmp_path / "run", "epoch")) > 1)
         process.terminate()
         assert process.wait(fits.WAIT_S) != 0
-    assert not running(str(request))
+    fits.wait_until(lambda: not running(str(request)))
     assert len(fits.events(tmp_path / "run", "start")) == 1
     done = len(fits.events(tmp_path / "run", "epoch"))
     assert read_index(tmp_path / "run" / "checkpoint")[-1].name.startswith(f"epoch-{done:04d}-")
