@@ -86,8 +86,8 @@ def test_torchrun_trains_and_stops(fits: ModuleType, pack: Path, tmp_path: Path)
     with (tmp_path / "log").open("w") as log, subprocess.Popen([*command, str(request)], stderr=log) as process:
         fits.wait_until(lambda: len(fits.events(tmp_path / "run", "epoch")) > 1)
         process.terminate()
-        assert process.wait(4 * fits.WAIT_S) != 0  # the launcher itself waits 30 s for its workers
-    fits.wait_until(lambda: not running(str(request)))
+        assert process.wait(fits.WAIT_S) != 0
+    assert not running(str(request))
     assert len(fits.events(tmp_path / "run", "start")) == 1
     done = len(fits.events(tmp_path / "run", "epoch"))
     assert read_index(tmp_path / "run" / "checkpoint")[-1].name.startswith(f"epoch-{done:04d}-")
