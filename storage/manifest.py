@@ -20,6 +20,8 @@ _OWN = {
     "photo_id", "sha256", "blob", "phash", "phash_orientations", "phash_probes", "thumbnail", "title", "page_url",
     "image_url", "sharpness", "brightness", "entropy",
 }  # fmt: skip
+# Whole numbers by which everything is filtered, as they are: unpacking them takes longer than reading more bytes.
+_BARE = {"long_px", "short_px", "aspect_milli"}
 
 
 def sha256_file(path: Path) -> str:
@@ -52,9 +54,11 @@ def parquet_writer(path: Path, stage: str, schema: pa.Schema) -> pq.ParquetWrite
     marks = {b"darkroom.stage": stage.encode(), b"darkroom.schema_version": str(SCHEMA_VERSION).encode()}
     paths = [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
     is_plain = not any(pa.types.is_dictionary(field.type) for field in schema)
+    is_filtered = not _BARE.isdisjoint(paths)
     writer = pq.ParquetWriter(
-        path, schema.with_metadata(marks), compression="zstd",
-        use_dictionary=[path for path in paths if path not in _OWN],
+        path, schema.with_metadata(marks),
+        compression={path: "none" if path in _BARE else "zstd" for path in paths} if is_filtered else "zstd",
+        use_dictionary=[path for path in paths if path not in _OWN | _BARE],
         store_schema=is_plain, write_statistics=is_plain, use_content_defined_chunking=is_plain,
     )  # fmt: skip
     if not is_plain:  # the marks would go with the schema

@@ -52,6 +52,7 @@ class CropNet(nn.Module):
 
     def __init__(self, spec: CropSpec) -> None:
         super().__init__()
+        self.mean_colour = spec.mean_colour
         self.thumbnail = Embedding(5, spec.thumbnail.trunk) if spec.thumbnail else None
         self.patches = PatchEmbedding(spec.patches.trunk) if spec.patches else None
         features = spec.thumbnail.trunk.embedding if spec.thumbnail else 0
@@ -61,13 +62,26 @@ class CropNet(nn.Module):
     def forward(self, thumbnail: Tensor | None = None, patches: Tensor | None = None) -> dict[str, Tensor]:
         outputs, embeddings = {}, []
         if self.patches is not None and patches is not None:
-            embedding_BPD = self.patches(patches)
+            embedding_BPD = self.patches(self.shown_patches(patches))
             embeddings.append(embedding_BPD.flatten(1))
             outputs["location"] = self.patches.locate(embedding_BPD)
         if self.thumbnail is not None and thumbnail is not None:
-            embeddings.append(self.thumbnail(thumbnail))
+            embeddings.append(self.thumbnail(self.shown_thumbnail(thumbnail)))
         answer_B5 = self.head(torch.cat(embeddings, dim=1))
         return {"rectangle": answer_B5[:, :4], "crop": answer_B5[:, 4], **outputs}
+
+    def shown_patches(self, patches_BPCpp: Tensor) -> Tensor:
+        """The patches as their trunk sees them: less the mean colour of all sixteen, if the spec removes it."""
+        if self.mean_colour == "kept":
+            return patches_BPCpp
+        return patches_BPCpp - patches_BPCpp.mean((1, 3, 4), keepdim=True)
+
+    def shown_thumbnail(self, thumbnail_B5hw: Tensor) -> Tensor:
+        """The thumbnail as its trunk sees it: less its mean colour, if the spec removes it; places stay."""
+        if self.mean_colour == "kept":
+            return thumbnail_B5hw
+        colour_B3hw, place_B2hw = thumbnail_B5hw.split((3, 2), 1)
+        return torch.cat([colour_B3hw - colour_B3hw.mean((2, 3), keepdim=True), place_B2hw], 1)
 
 
 def _head(sizes: tuple[int, ...]) -> nn.Sequential:

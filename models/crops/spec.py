@@ -106,7 +106,8 @@ class CropSpec:
     protocol's own. Under "matched" they are those that blur both classes alike; under "official" the five that the
     authors meant to draw from (their code always took the bilinear one). ``brightness``, ``contrast``, ``saturation``:
     a training photo's are changed by a factor in [1 - x, 1 + x], the same for both halves. The samples of an evaluation
-    have the first kernel and their own colours.
+    have the first kernel and their own colours. ``mean_colour``: what the network is shown of a sample's; under one
+    law of scenes it scatters more over crops than over whole photos, and tells them apart without any lens.
     """
 
     needs_labels: ClassVar[bool] = False
@@ -115,6 +116,7 @@ class CropSpec:
     patches: PatchSpec | None
     kind: Literal["crops"] = "crops"
     hidden: tuple[int, ...] = (512, 256)  # of the head; () is a linear one
+    mean_colour: Literal["removed", "kept"] = "removed"
     crop_law: CropLaw = CropLaw()
     loss: CropLossSpec = CropLossSpec()
     evaluation: CropEvaluationSpec = field(default_factory=CropEvaluationSpec)

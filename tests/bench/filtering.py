@@ -1,7 +1,8 @@
 """Filter 10 million rows: how many are kept, and every row's reason written; against polars and pyarrow.
 
-All read the same Parquet file (the columns of measure that the rules read), apply the same exact rule and, in the
-second part, write photo key and reason as zstd Parquet. Each contender runs in a process of its own, in turns.
+All read the same Parquet file (the columns of measure that the rules read, as Darkroom writes them), apply the same
+exact rule and, in the second part, write photo key and reason as zstd Parquet. Each contender runs in a process of its
+own, in turns.
 
     python tests/bench/filtering.py                # about three minutes on two cores
     python tests/bench/filtering.py --rows 1000000
@@ -23,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from acquire.contenders import peers_python
 from acquire.table import Bound, Line, markdown
+
+from storage import manifest
 
 PEERS = Path(__file__).resolve().parent / "peers"
 KEPT = Path(tempfile.gettempdir()) / "darkroom-bench"
@@ -52,7 +55,8 @@ def make_rows(path: Path, rows: int) -> None:
             "measure_reason": pa.array(["corrupt", None]).take(pa.array(np.where(is_broken, 0, 1))),
         }
     )
-    pq.write_table(table, path, compression="zstd", row_group_size=200_000)
+    with manifest.parquet_writer(path, "measure", table.schema) as writer:
+        writer.write_table(table, row_group_size=200_000)
 
 
 def timed(python: Path, contender: str, job: str, file: Path, out: Path) -> dict[str, float]:

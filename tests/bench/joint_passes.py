@@ -43,14 +43,15 @@ class SixteenPasses(nn.Module):
         if self.training:  # photo b is rolled by b places
             place_BP = (place_BP + torch.arange(len(patches), device=patches.device)[:, None]) % GRID_CELLS
         photo_B1 = torch.arange(len(patches), device=patches.device)[:, None]
-        rolled = patches[photo_B1, place_BP] if self.training else patches
+        shown = self.net.shown_patches(patches)
+        rolled = shown[photo_B1, place_BP] if self.training else shown
         passes = [Embedding.forward(self.net.patches, rolled[:, number]) for number in range(GRID_CELLS)]
         embedding_BPD = torch.stack(passes, dim=1)
         if self.training:
             embedding_BPD = embedding_BPD[photo_B1, place_BP.argsort(1)]
         parts = [embedding_BPD.flatten(1)]
         if self.net.thumbnail is not None:
-            parts.append(self.net.thumbnail(thumbnail))
+            parts.append(self.net.thumbnail(self.net.shown_thumbnail(thumbnail)))
         answer_B5 = self.net.head(torch.cat(parts, dim=1))
         location = self.net.patches.locate(embedding_BPD)
         return {"rectangle": answer_B5[:, :4], "crop": answer_B5[:, 4], "location": location}

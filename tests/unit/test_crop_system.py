@@ -98,6 +98,20 @@ def test_a_batch_goes_through_the_network_into_a_loss(which):
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("mean_colour", ["removed", "kept"])
+def test_the_mean_colour_of_a_sample_tells_the_network_nothing(mean_colour):
+    """A sample that is brighter and redder all over gets the same answers, unless the recipe shows its mean colour."""
+    network = CropSystem(replace(JOINT, system=replace(JOINT.system, mean_colour=mean_colour))).build().eval()
+    inputs = {name: torch.rand(like.shape) / 2 for name, like in CropSystem(JOINT).example(2).items()}
+    tint = torch.tensor([0.4, 0.2, 0.1])[:, None, None]
+    tinted = {"patches": inputs["patches"] + tint, "thumbnail": inputs["thumbnail"].clone()}
+    tinted["thumbnail"][:, :3] += tint
+    with torch.no_grad():
+        before, after = network(**inputs), network(**tinted)
+    apart = {name: float((before[name] - after[name]).abs().max()) for name in before}
+    assert (max(apart.values()) < 1e-4) is (mean_colour == "removed"), apart
+
+
 def test_fixed_samples_weigh_halves_alike(system):
     """The samples of a photo weigh 1 together, half of it whole; drawn twice they are the same."""
     samples, again = system.samples(split_of()), system.samples(split_of())

@@ -141,9 +141,10 @@ def test_one_pass_equals_sixteen(joint):
     patches, thumbnail = torch.rand(2, 16, 3, 64, 64), torch.rand(2, 5, 64, 96)
     with torch.no_grad():
         outputs = joint(thumbnail=thumbnail, patches=patches)
-        each = [Embedding.forward(joint.patches, patches[:, number]) for number in range(16)]
+        shown = joint.shown_patches(patches)
+        each = [Embedding.forward(joint.patches, shown[:, number]) for number in range(16)]
         location = torch.stack([joint.patches.locate(embedding) for embedding in each], dim=1)
-        answer = joint.head(torch.cat([*each, joint.thumbnail(thumbnail)], dim=1))
+        answer = joint.head(torch.cat([*each, joint.thumbnail(joint.shown_thumbnail(thumbnail))], dim=1))
     assert torch.allclose(outputs["location"], location, atol=1e-5)
     assert torch.allclose(outputs["rectangle"], answer[:, :4], atol=1e-5)
     assert torch.allclose(outputs["crop"], answer[:, 4], atol=1e-5)
