@@ -82,8 +82,10 @@ def test_torchrun_trains_and_stops(fits: ModuleType, pack: Path, tmp_path: Path)
     """The documented command trains; told to stop, it leaves a checkpoint and no process."""
     recipe = fits.tiny_recipe(epochs=1000)
     request = fits.write_request(tmp_path / "run.json", tmp_path / "run", pack, recipe)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "models.fit"]
-    with (tmp_path / "log").open("w") as log, subprocess.Popen([*command, str(request)], stderr=log) as process:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    # Told to stop while it looks after its processes, it waits for a lock of its own for ever: so it looks but seldom.
+    command = [*launcher, "--monitor-interval=2", "-m", "models.fit", str(request)]
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
         fits.wait_until(lambda: len(fits.events(tmp_path / "run", "epoch")) > 1)
         process.terminate()
         assert process.wait(fits.WAIT_S) != 0
