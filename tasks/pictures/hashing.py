@@ -17,7 +17,6 @@ Source: Zauner, "Implementation and benchmarking of perceptual image hash functi
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -83,9 +82,16 @@ def turned(coefficients: Coefficients, orientation: int) -> Coefficients:
     return result * alternating if orientation in _COLUMNS_FLIPPED else result
 
 
-def hash_bits(coefficients: Coefficients) -> bytes:
-    """256 bits, row by row: is the coefficient above the median of all?"""
-    return np.packbits(coefficients > np.median(coefficients)).tobytes()
+_SIGNS = np.stack([turned(np.ones((_HASH, _HASH)), orientation) for orientation in range(1, 9)])
+
+
+def hash_bits(coefficients: Coefficients) -> npt.NDArray[np.uint8]:
+    """(8, 32): 256 bits for each orientation, row by row: is the coefficient above the median of all?"""
+    both = np.stack([coefficients, coefficients.T])  # orientations 1 to 4 and 5 to 8, but for their signs
+    flat = (both.repeat(4, axis=0) * _SIGNS).reshape(8, -1)
+    ranked, half = np.sort(flat, axis=1), _HASH * _HASH // 2
+    median = (ranked[:, half - 1] + ranked[:, half]) / 2
+    return np.packbits(flat > median[:, None], axis=1)
 
 
 def _sketch_places() -> npt.NDArray[np.intp]:
@@ -110,29 +116,45 @@ def _interval(low: float, high: float) -> Coefficients:
     return np.asarray(_BASIS[: _SKETCH + 1] @ (cover / cover.sum(axis=1, keepdims=True)))
 
 
-@lru_cache(maxsize=1)
-def _fixed_views() -> tuple[list[Box], Coefficients, Coefficients]:
-    """The boxes of whole, core and crops, and their matrices for rows and columns, each view x 9 x 128."""
-    boxes = [WHOLE, CORE, *_CROPS]
-    return boxes, np.stack([_interval(*box[2:]) for box in boxes]), np.stack([_interval(*box[:2]) for box in boxes])
+def _stored(boxes: Sequence[Box]) -> npt.NDArray[np.uint16]:
+    """``boxes`` as a ``VIEW`` holds them, n x 4."""
+    return np.round(65535 * np.array(boxes)).astype(np.uint16).reshape(-1, 4)
 
 
-def _levelled(small: Coefficients, box: Box) -> Coefficients:
-    """``small`` less the mean of its part ``box``, clipped where it is far from it."""
+_FIXED = (WHOLE, CORE, *_CROPS)
+_HEIGHTS = tuple(dict.fromkeys(box[2:] for box in _FIXED))  # several views share one
+_ROWS = np.stack([_interval(*height) for height in _HEIGHTS])
+_ROWS_OF = [_HEIGHTS.index(box[2:]) for box in _FIXED]
+_COLUMNS = np.stack([_interval(*box[:2]) for box in _FIXED])
+_FIXED_BOXES, _QUARTER_BOXES = _stored(_FIXED), _stored(list(QUARTERS.values()))
+
+
+def _slices(box: Box) -> tuple[slice, slice]:
+    """The rows and columns of 128 x 128 pixels that ``box`` holds, but for less than half a pixel."""
     left, right, top, bottom = (round(side * _SMALL_PX) for side in box)
-    part = small[top:bottom, left:right]
-    reach = _CLIP * float(part.std())
-    return np.asarray(np.clip(small - part.mean(), -reach, reach))
+    return slice(top, bottom), slice(left, right)
+
+
+_QUARTER_SLICES = [_slices(box) for box in QUARTERS.values()]
+_QUARTER_ROWS = np.stack([_interval(*box[2:])[:, _slices(box)[0]] for box in QUARTERS.values()])
+_QUARTER_COLUMNS = np.stack([_interval(*box[:2])[:, _slices(box)[1]] for box in QUARTERS.values()])
+
+
+def _levelled(pixels: Coefficients, parts: Coefficients) -> Coefficients:
+    """n x height x width ``pixels`` less the mean of their ``parts``, clipped where they are far from it."""
+    mean = parts.mean(axis=(1, 2), keepdims=True)
+    reach = _CLIP * parts.std(axis=(1, 2), keepdims=True, mean=mean)
+    return np.asarray(np.clip(pixels - mean, -reach, reach))
 
 
 def _edge(pixels: imaging.Pixels) -> int:
     """How many of the first rows have the one colour of the first, at most ``_FRAME_MAX`` of all."""
-    value = int(np.median(pixels[0]))
-    most = int(_FRAME_MAX * len(pixels))
-    for row in range(most):
-        if np.abs(pixels[row].astype(np.int16) - value).max() > _FRAME_TOLERANCE:
-            return row
-    return most
+    first, rows = pixels[0], pixels[: int(_FRAME_MAX * len(pixels))]
+    if int(first.max()) - int(first.min()) > 2 * _FRAME_TOLERANCE:  # of no one colour: so nearly all pictures begin
+        return 0
+    value = int(np.median(first))
+    is_frame = (rows.max(axis=1) <= value + _FRAME_TOLERANCE) & (rows.min(axis=1) >= value - _FRAME_TOLERANCE)
+    return len(rows) if is_frame.all() else int(is_frame.argmin())
 
 
 def without_frame(grey: imaging.Pixels, box: Box = WHOLE) -> Box:
@@ -168,65 +190,91 @@ def _sketch(coefficients: Coefficients) -> npt.NDArray[np.uint64]:
     return _words(flat > 0)
 
 
-def _ranked(pixels: imaging.Pixels, rank: np.ufunc) -> imaging.Pixels:
-    """The least or the most (``rank``) of ``_LINE_PX`` x ``_LINE_PX`` pixels around each; the edge goes on beyond."""
-    for _ in range(2):
-        padded = np.pad(pixels, ((_LINE_PX // 2, _LINE_PX // 2), (0, 0)), "edge")
-        pixels = rank.reduce([padded[at : at + len(pixels)] for at in range(_LINE_PX)]).T
-    return pixels
+def _run(flat: imaging.Pixels, rank: np.ufunc, size: int, step: int) -> imaging.Pixels:
+    """The least or the most (``rank``) of ``size`` pixels, each ``step`` after the last, from every place on."""
+    have = 1
+    while have < size:
+        more = min(have, size - have)
+        flat, have = rank(flat[: -more * step], flat[more * step :]), have + more
+    return flat
+
+
+def _ranked(pixels: imaging.Pixels, rank: np.ufunc, size: int) -> imaging.Pixels:
+    """The least or the most (``rank``) of those of ``size`` x ``size`` pixels around each that are in the picture.
+
+    The rows lie one after the other, with a margin that never is the least or the most: so each step is one long one.
+    """
+    height, width = pixels.shape
+    half, stride = size // 2, width + size - 1
+    padded = np.full((height + size, stride), 255 if rank is np.minimum else 0, np.uint8)
+    padded[half : half + height, half : half + width] = pixels
+    flat = _run(_run(padded.ravel(), rank, size, 1), rank, size, stride)
+    return flat[: height * stride].reshape(height, stride)[:, :width]
 
 
 def without_lines(pixels: imaging.Pixels) -> imaging.Pixels:
     """``pixels`` without what is narrower than ``_LINE_PX``: light lines first, then dark ones (opening, closing)."""
-    opened = _ranked(_ranked(pixels, np.minimum), np.maximum)
-    return _ranked(_ranked(opened, np.maximum), np.minimum)
+    least = _ranked(pixels, np.minimum, _LINE_PX)
+    most = _ranked(least, np.maximum, 2 * _LINE_PX - 1)  # the end of the opening and the beginning of the closing
+    return _ranked(most, np.minimum, _LINE_PX)
 
 
-def _is_flat(coefficients: Coefficients) -> bool:
-    """Whether most of 9 x 9 coefficients may be noise."""
-    return bool((np.abs(coefficients.ravel()[_PLACES]) >= _NOISE).sum() < _MIN_COEFFICIENTS)
+def _is_flat(coefficients: Coefficients) -> npt.NDArray[np.bool_]:
+    """(n,): whether most of view x 9 x 9 coefficients may be noise."""
+    flat = coefficients.reshape(len(coefficients), -1)[:, _PLACES]
+    return np.asarray((np.abs(flat) >= _NOISE).sum(axis=1) < _MIN_COEFFICIENTS)
 
 
-def _spread(small: imaging.Pixels, box: Box) -> imaging.Pixels:
+def _spread(small: imaging.Pixels, box: Box) -> Coefficients:
     """``small`` with what lies within ``box``, without lines, its edge going on to the edge of the picture."""
     left, top = (math.ceil(side * _SMALL_PX - 0.01) for side in (box[0], box[2]))
     right, bottom = (math.floor(side * _SMALL_PX + 0.01) for side in (box[1], box[3]))
-    part = without_lines(small[top:bottom, left:right])
-    return np.pad(part, ((top, _SMALL_PX - bottom), (left, _SMALL_PX - right)), "edge")
+    part = without_lines(small[top:bottom, left:right]).astype(np.float64)
+    return np.pad(part, ((top, _SMALL_PX - bottom), (left, _SMALL_PX - right)), "edge") if box != WHOLE else part
 
 
-def _part(small: imaging.Pixels, box: Box) -> Coefficients:
+def _fixed_views(spread: Coefficients) -> Coefficients:
+    """View x 9 x 9 coefficients of whole, core and crops, which are levelled together."""
+    # One product for each height, not one for all: BLAS hands larger ones to threads that wait for each other.
+    rows = _ROWS @ _levelled(spread[None], spread[None])
+    return np.asarray(rows[_ROWS_OF] @ _COLUMNS.transpose(0, 2, 1))
+
+
+def _framed_view(spread: Coefficients, box: Box) -> Coefficients:
     """The 9 x 9 coefficients of ``box``, levelled by itself."""
-    levelled = _levelled(small.astype(np.float64), box)
+    [levelled] = _levelled(spread[None], spread[_slices(box)][None])
     return np.asarray(_interval(*box[2:]) @ levelled @ _interval(*box[:2]).T)
+
+
+def _quarter_views(spread: Coefficients) -> Coefficients:
+    """4 x 9 x 9 coefficients of the quarters, each levelled by itself."""
+    parts = np.stack([spread[each] for each in _QUARTER_SLICES])
+    return np.asarray(_QUARTER_ROWS @ _levelled(parts, parts) @ _QUARTER_COLUMNS.transpose(0, 2, 1))
 
 
 def views(grey: imaging.Pixels) -> npt.NDArray[np.void]:
     """Whole, core, frames, crops and quarters of ``grey`` as ``VIEW``; none of a flat picture."""
     small = imaging.resize_area(grey, _SMALL_PX, _SMALL_PX)
-    boxes, rows, columns = _fixed_views()
-    inner = rows @ _levelled(_spread(small, WHOLE).astype(np.float64), WHOLE) @ columns.transpose(0, 2, 1)
-    if _is_flat(inner[0]):
+    spread = _spread(small, WHOLE)
+    fixed = _fixed_views(spread)
+    if _is_flat(fixed[:1])[0]:
         return np.zeros(0, VIEW)
     framed = {box: _spread(small, box) for box in frames(grey)}
-    unframed = [_spread(small, WHOLE), *framed.values()][-1]
-    quarters = {box: part for box in QUARTERS.values() if not _is_flat(part := _part(unframed, box))}
-    within = [*inner[:2], *(_part(pixels, box) for box, pixels in framed.items()), *inner[2:], *quarters.values()]
-    result = np.zeros(len(within), VIEW)
-    result["box"] = _stored([*boxes[:2], *framed, *boxes[2:], *quarters])
-    result["sketch"] = _sketch(np.round(np.stack(within), 3))
+    frame_views = np.array([_framed_view(pixels, box) for box, pixels in framed.items()]).reshape(-1, *fixed.shape[1:])
+    quarters = _quarter_views([spread, *framed.values()][-1])
+    is_kept = ~_is_flat(quarters)
+    within = np.concatenate([fixed[:2], frame_views, fixed[2:], quarters[is_kept]])
+    result = np.empty(len(within), VIEW)
+    frame_boxes = _stored(list(framed))
+    result["box"] = np.concatenate([_FIXED_BOXES[:2], frame_boxes, _FIXED_BOXES[2:], _QUARTER_BOXES[is_kept]])
+    result["sketch"] = _sketch(np.round(within, 3))
     return result
-
-
-def _stored(boxes: Sequence[Box]) -> npt.NDArray[np.uint16]:
-    """``boxes`` as a ``VIEW`` holds them."""
-    return np.round(65535 * np.array(boxes)).astype(np.uint16)
 
 
 def quarters_of(found: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
     """Which quarter each of ``VIEW`` is, as a key of ``QUARTERS``; 0 for other views."""
     result = np.zeros(len(found), np.intp)
-    for orientation, box in zip(QUARTERS, _stored(list(QUARTERS.values())), strict=True):
+    for orientation, box in zip(QUARTERS, _QUARTER_BOXES, strict=True):
         result[(found["box"] == box).all(axis=1)] = orientation
     return result
 
@@ -269,6 +317,9 @@ def turned_boxes(boxes: Coefficients, orientations: npt.NDArray[np.intp]) -> Coe
 
 def hash_facts(grey: imaging.Pixels) -> dict[str, Any]:
     """The columns phash, phash_orientations and phash_probes (``VIEW``) of an upright picture, height x width."""
-    coefficients = low_frequencies(grey)
-    hashes = [hash_bits(turned(coefficients, orientation)) for orientation in range(1, 9)]
-    return {"phash": hashes[0], "phash_orientations": b"".join(hashes), "phash_probes": views(grey).tobytes()}
+    hashes = hash_bits(low_frequencies(grey))
+    return {
+        "phash": hashes[0].tobytes(),
+        "phash_orientations": hashes.tobytes(),
+        "phash_probes": views(grey).tobytes(),
+    }

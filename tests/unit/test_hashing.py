@@ -1,5 +1,7 @@
 """Hashes, sketches and the parts of a picture that they are taken of."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -63,6 +65,42 @@ def test_lines_go_and_what_is_wider_stays() -> None:
     written = ground.copy()
     written[:, 20:24], written[30:33], written[:, 90:92] = 255, 255, 0
     assert np.array_equal(hashing.without_lines(written), ground)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (60, 97), (5, 5), (1, 7), (3, 40)])
+def test_lines_go_by_the_definition(size: tuple[int, int]) -> None:
+    """Least, most, most, least of 5 x 5 pixels around each, the edge going on beyond."""
+    picture = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    expected = picture
+    for rank in (np.min, np.max, np.max, np.min):
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(expected, 2, "edge"), (5, 5))
+        expected = rank(windows, axis=(2, 3))
+    assert np.array_equal(hashing.without_lines(picture), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "views", "digest"),
+    [
+        ("plain", 12, "9d3ad25912757f27"), ("small", 12, "72146f4c6cdef808"), ("framed", 14, "1c06c27106c31fe3"),
+        ("noisy frame", 13, "1f09d4dfb349096e"), ("flat quarter", 11, "e1e5042a587f77c4"),
+        ("flat", 0, "153ae1b83bc75d1e"),
+    ],
+)  # fmt: skip
+def test_the_columns_stay_what_they_are(kind: str, views: int, digest: str) -> None:
+    """Hashes that were kept years ago are compared with today's: not one bit of them may change."""
+    picture = clouds(5)
+    noisy = np.pad(picture, 20, constant_values=90)
+    noisy[:20] += np.random.default_rng(1).integers(0, 9, noisy[:20].shape, dtype=np.uint8)
+    with_sky = picture.copy()
+    with_sky[:120, :180] = 200
+    pictures = {
+        "plain": picture, "small": clouds(6, 90, 61), "noisy frame": noisy, "flat quarter": with_sky,
+        "framed": np.pad(np.pad(picture, 9), ((14, 7), (0, 11)), constant_values=255), "flat": np.full_like(picture, 9),
+    }  # fmt: skip
+    facts = hashing.hash_facts(pictures[kind])
+    assert len(facts["phash_probes"]) == views * hashing.VIEW.itemsize
+    assert facts["phash"] == facts["phash_orientations"][:32]
+    assert hashlib.sha256(facts["phash_orientations"] + facts["phash_probes"]).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
