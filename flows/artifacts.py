@@ -15,7 +15,7 @@ from storage.layout import layout
 from storage.records import AuditRef, ComparisonRef, PackRef, Plan, PredictionRef, RunRef, SnapshotRef
 from storage.settings import settings
 from tasks.export import ExportRef
-from tasks.model_export import ExportedModel
+from tasks.model_export import NOT_EVALUATED, ExportedModel
 from tasks.pages.compare_page import outcome, pair_name, probability, words
 from tasks.pages.rectangles import rectangles_jpeg
 from tasks.pages.thumbnails import contact_sheet_jpeg
@@ -102,10 +102,11 @@ def _arms_row(figure: Mapping[str, Any]) -> dict[str, str]:
 
 
 def show_model(exported: ExportedModel) -> None:
-    """The files of an exported model, their sizes and digests."""
+    """The files of an exported model, their sizes and digests; and what it lacks."""
+    said = [f"Model of run {exported.run_id}.", None if exported.is_evaluated else NOT_EVALUATED, exported.left_out]
     create_table_artifact(
         [{"file": file.path, "MB": f"{file.size_bytes / 1e6:,.1f}", "sha256": file.sha256} for file in exported.files],
-        key="model-export", description=f"Model of run {exported.run_id}. {exported.left_out or ''}".rstrip(),
+        key="model-export", description=" ".join(filter(None, said)),
     )  # fmt: skip
 
 

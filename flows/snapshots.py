@@ -97,7 +97,7 @@ def publish_anew(where: Layout, name: str, version: int, joined: ManifestRef) ->
 
 @flow(name="collect-garbage", flow_run_name="collect garbage")
 def collect_garbage(dry_run: bool = True, grace_days: Days = 7.0) -> dict[str, float]:
-    """Delete what no snapshot, ledger or unfinished training refers to; gigabytes by kind. ``dry_run``: only tell.
+    """Delete what no snapshot, ledger or training needs any more; gigabytes by kind. ``dry_run``: only tell.
 
     Waits for refreshes and for a training on this machine, and keeps new ones waiting.
     """

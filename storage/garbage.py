@@ -1,8 +1,9 @@
-"""What nothing refers to any more: outputs of stages, kept results, packs and photos; found, and deleted.
+"""What nothing refers to any more: outputs of stages, kept results, packs, photos and weights; found, and deleted.
 
 A snapshot refers to its files, to the table that it was made from, and to every photo of its rows; a ledger to the
-photos that are held; a training that has not ended to its pack. Whatever is young is left alone, for it may be
-somebody's work: a result that is used again counts as new. What was deleted is made again when it is wanted.
+photos that are held; a training that has not ended to its pack; every run, finished or not, to the weights that it
+started from. Whatever is young is left alone, for it may be somebody's work: a result that is used again counts as new.
+What was deleted is made again when it is wanted; weights are copied again from the file that was given.
 """
 
 import json
@@ -26,7 +27,7 @@ from storage.views import all_versions
 
 LOG = logging.getLogger(__name__)
 PHOTO_COLUMNS = ("sha256", "blob")  # name files of photos
-KINDS = ("stages", "cache", "packs", "blobs")
+KINDS = ("stages", "cache", "packs", "blobs", "weights")
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,16 @@ def find(layout: Layout, before_s: float) -> list[Heap]:
     meanwhile. Raises StorageError for a damaged file of a snapshot: what it refers to is not known."""
     outputs = [path for path in layout.root.glob("stages/*/[!.]*") if path.is_file()]
     stages = _old(set(outputs) - set(joined(layout)), before_s)
-    packs = _old(set(layout.root.glob("packs/[!.]*")) - set(packs_in_use(layout)), before_s)
+    folders = list(layout.root.glob("packs/[!.]*"))
+    packs = _old(set(folders) - set(packs_in_use(layout)), before_s)
     results = [path for path in layout.cache.glob("*/[!.]*") if path.is_file()]
     cache = [path for path in _old(results, before_s) if names_missing(layout, path, {*stages, *packs})]
     pictures = list(layout.root.glob("blobs/*/*/[!.]*"))
     blobs = unnamed(_old(pictures, before_s), photos_in_use(layout, set(outputs) - set(stages)))
-    every = {"stages": outputs, "cache": results, "packs": list(layout.root.glob("packs/[!.]*")), "blobs": pictures}
-    doomed = {"stages": stages, "cache": cache, "packs": packs, "blobs": blobs}
+    copies = [path for path in layout.root.glob("weights/**/[!.]*") if path.is_file()]
+    weights = _old(set(copies) - set(weights_in_use(layout)), before_s)
+    every = {"stages": outputs, "cache": results, "packs": folders, "blobs": pictures, "weights": copies}
+    doomed = {"stages": stages, "cache": cache, "packs": packs, "blobs": blobs, "weights": weights}
     return [
         Heap(kind, doomed[kind], sum(map(size_bytes, doomed[kind])), len(every[kind]) - len(doomed[kind]))
         for kind in KINDS
@@ -98,6 +102,18 @@ def packs_in_use(layout: Layout) -> Iterator[Path]:
     for request in layout.root.glob("runs/*/*.run.json"):
         if not request.with_name("evaluation.json").is_file():
             yield layout.pack(Path(json.loads(request.read_text())["pack_dir"]).name)
+
+
+def weights_in_use(layout: Layout) -> Iterator[Path]:
+    """The files of weights that runs started from, and the accounts of what these have learnt."""
+    digests = set[str]()
+    for file in (path for name in ("*.run.json", "train.json") for path in layout.root.glob(f"runs/*/{name}")):
+        for start in json.loads(file.read_text()).get("start_from", []):  # a path in the one, an account in the other
+            digests.add(start["sha256"] if isinstance(start, dict) else Path(start).parent.name)
+    for path in layout.root.glob("weights/*/*/*"):
+        if path.parent.name in digests:
+            yield path
+            yield from path.parents[1].glob("*.parquet")
 
 
 def photos_in_use(layout: Layout, outputs: Iterable[Path]) -> pa.Array:

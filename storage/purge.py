@@ -1,4 +1,5 @@
-"""Deleting what is left of removed photos: bytes, outputs of stages, packs, exports, predictions, rows of ledgers.
+"""Deleting what is left of removed photos: bytes, outputs of stages, unfinished trainings, packs, exports, predictions,
+rows of ledgers.
 
 What a model said of a person's own photos has names that the person gave: it is told by the bytes alone, and goes as a
 whole.
@@ -7,6 +8,7 @@ Everything follows from the removals and from what lies below the root, never fr
 interrupted begins again. The ledgers are last, because they say whose a photo is and which bytes it has.
 """
 
+import fcntl
 import json
 import logging
 import shutil
@@ -187,6 +189,40 @@ def delete_outputs(layout: Layout, left: Remains) -> int:
     for path in files:
         path.unlink(missing_ok=True)
     return len(files)
+
+
+def delete_runs(layout: Layout, left: Remains) -> int:
+    """Delete what trainings that did not end left of packs that hold a removed photo; how many. One that still lives
+    notices at its end, and keeps nothing. The packs must still be there: they tell which runs these are."""
+    packs = {path.parent.name for path in left.below(layout.root / "packs")}
+    return sum(
+        _delete_unfinished(path) for path in layout.root.glob("runs/*/train.run.json") if _pack_of(path) in packs
+    )
+
+
+def _pack_of(request: Path) -> str | None:
+    """The digest of the pack that a run was begun on."""
+    try:
+        return Path(json.loads(request.read_bytes())["pack_dir"]).name
+    except (OSError, ValueError, KeyError, TypeError) as error:  # deleted meanwhile, or damaged
+        LOG.warning("not looked at for removed photos: %s (%s)", request, error)
+        return None
+
+
+def _delete_unfinished(request: Path) -> bool:
+    """Delete the folder of a run; False if its training ended, or lives."""
+    folder = request.parent
+    if (folder / "train.json").exists():
+        return False
+    with (folder / ".lock").open("a") as lock:  # models/fit.py holds it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        for path in [path for path in folder.iterdir() if path != request]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(folder)  # and its request last: whoever is interrupted finds it again
+    return True
 
 
 def delete_packs(layout: Layout, left: Remains) -> int:

@@ -1,8 +1,9 @@
 """Purging: nothing of a removed photo stays but its key, in no file below the root.
 
 In published snapshots the photo becomes a rejected row of which only the key is left, and the pages about the snapshot
-are made anew, as is the report of the next version, which shows what went; weights that learnt from it stay. Whatever
-was interrupted is finished by the next purge: ``snapshot.json`` is replaced last, and says how many rows were scrubbed.
+are made anew, as is the report of the next version, which shows what went; weights that learnt from it stay if their
+training had ended. Whatever was interrupted is finished by the next purge: ``snapshot.json`` is replaced last, and says
+how many rows were scrubbed.
 """
 
 import json
@@ -34,6 +35,7 @@ class Purged(Record):
     photos: int = 0
     blobs: int = 0
     outputs: int = 0
+    runs: int = 0
     packs: int = 0
     exports: int = 0
     reports: int = 0
@@ -70,6 +72,7 @@ def purge_removed(where: Layout) -> Purged:
         outputs=purge.delete_outputs(where, left) if left else 0,
         reports=clean_runs(where, left, datasets),
         predictions=purge.delete_predictions(where, left),
+        runs=purge.delete_runs(where, left),
         packs=purge.delete_packs(where, left),
         exports=purge.delete_exports(where, left),
         snapshots=sum(scrub_snapshot(where, name, version) for name, version in _all(where)),

@@ -86,6 +86,21 @@ class Root:
                 write_bytes(run / "evaluation.json", b"{}")
         return folder
 
+    def weights(self, sha256: str, account: str, how: str | None) -> Path:
+        """Weights from elsewhere, with what they have learnt if that is known; ``how`` a run tells that it began there:
+        by its request, as one that never ended, by its card, or not at all."""
+        file = self.where.weights(account, sha256, ".pth")
+        write_bytes(file, b"weights")
+        if account != "unknown":
+            write_bytes(file.parents[1] / "learnt.parquet", b"keys")
+        run = self.where.run(f"run-{sha256}")
+        if how == "request":
+            asked = {"pack_dir": "x", "start_from": [f"/another/root/{file.relative_to(self.where.root)}"]}
+            write_bytes(run / "train.run.json", json.dumps(asked).encode())
+        elif how == "card":
+            write_bytes(run / "train.json", json.dumps({"start_from": [{"sha256": sha256}]}).encode())
+        return file
+
     def pictures(self) -> set[str]:
         left = {path.stem for path in (self.where.root / "blobs").rglob("*.jpg")}
         return {name for name, sha256 in self.of.items() if sha256 in left}
@@ -114,9 +129,9 @@ def test_what_a_snapshot_or_a_ledger_refers_to_stays(root: Root) -> None:
 def test_what_nobody_refers_to_goes(root: Root) -> None:
     """Outputs of stages, results that name them, and photos that were replaced; a second time finds nothing."""
     outputs = len(list(root.where.root.glob("stages/*/*"))) - len(root.joined)
-    assert root.collect() == {"stages": outputs, "cache": 1, "packs": 0, "blobs": 1}
+    assert root.collect() == {"stages": outputs, "cache": 1, "packs": 0, "blobs": 1, "weights": 0}
     assert not manifest.intact(root.where, root.measured)
-    assert root.collect() == {"stages": 0, "cache": 0, "packs": 0, "blobs": 0}
+    assert root.collect() == {"stages": 0, "cache": 0, "packs": 0, "blobs": 0, "weights": 0}
 
 
 def test_what_is_young_stays(root: Root) -> None:
@@ -126,7 +141,7 @@ def test_what_is_young_stays(root: Root) -> None:
     assert root.collect(time.time() - 3600)["blobs"] == 0, "the attempt that fetched it is young"
     for output in root.where.root.glob("stages/attempts/*"):
         os.utime(output, (0, 0))
-    assert root.collect(time.time() - 3600) == {"stages": 2, "cache": 0, "packs": 0, "blobs": 1}
+    assert root.collect(time.time() - 3600) == {"stages": 2, "cache": 0, "packs": 0, "blobs": 1, "weights": 0}
 
 
 def test_what_is_used_again_counts_as_new(root: Root) -> None:
@@ -159,6 +174,20 @@ def test_the_pack_of_an_unfinished_training_stays(root: Root) -> None:
     assert root.where.run("run-judged").is_dir()
 
 
+def test_weights_stay_while_a_run_tells_that_it_started_from_them(root: Root) -> None:
+    """With what they have learnt, which goes with the last weights that have learnt it; young ones stay, too."""
+    begun = root.weights("begun", "first", "request")
+    ended = root.weights("ended", "unknown", "card")
+    shared, lost = (root.weights(sha256, account, None) for sha256, account in (("a", "first"), ("b", "second")))
+    assert root.collect(time.time() - 3600)["weights"] == 0
+    heap = {heap.kind: heap for heap in garbage.find(root.where, FUTURE_S)}["weights"]
+    assert (heap.kept, heap.size_bytes) == (3, len(b"weights" * 2 + b"keys"))
+    assert heap.paths == [shared, lost, lost.parents[1] / "learnt.parquet"]
+    assert root.collect()["weights"] == 3
+    left = {path for path in root.where.root.glob("weights/**/*") if path.is_file()}
+    assert left == {begun, begun.parents[1] / "learnt.parquet", ended}
+
+
 def test_telling_deletes_nothing(root: Root) -> None:
     """And names what would go, in bytes."""
     before = sorted(path for path in root.where.root.rglob("*"))
@@ -180,10 +209,10 @@ def test_an_interrupted_collection_is_finished_by_the_next(root: Root) -> None:
     """Whatever was deleted before."""
     heaps = garbage.find(root.where, FUTURE_S)
     garbage.delete(heaps[:1])
-    assert root.collect() == {"stages": 0, "cache": 1, "packs": 0, "blobs": 1}
+    assert root.collect() == {"stages": 0, "cache": 1, "packs": 0, "blobs": 1, "weights": 0}
 
 
 def test_an_empty_root_has_no_garbage(where: Layout) -> None:
     """Nor is one made."""
-    assert [len(heap.paths) for heap in garbage.find(where, FUTURE_S)] == [0, 0, 0, 0]
+    assert [len(heap.paths) for heap in garbage.find(where, FUTURE_S)] == [0, 0, 0, 0, 0]
     assert list(where.root.iterdir()) == []

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageOps
 
+import flows.artifacts
 import flows.export
 import flows.predict
 from models.frames import PackSpec
@@ -22,12 +23,13 @@ from storage.layout import Layout
 from storage.records import PackRef
 from tasks import caching, train
 from tasks.errors import ConfigError
-from tasks.model_export import ExportedModel
+from tasks.model_export import NOT_EVALUATED, ExportedModel, export_run
 from tasks.pack import frames, pack
 from tasks.predict import Predicted, Reader, file_of, listed, own_orientation, rotate_of
 from tasks.rotate import RotateMode, plan
 
 WIDE, SQUARE = PackSpec(48, 72), PackSpec(64, 64)
+SHOW_MODEL = flows.artifacts.show_model  # before a fixture stands in for it
 TALL_PX = (96, 144)  # width, height
 MODES: tuple[RotateMode, ...] = ("landscape", "upright", "none")
 
@@ -185,6 +187,33 @@ def test_answers_and_exports_are_kept_by_all_that_they_depend_on(
 def enumerate_names(given: tuple[Any, ...]) -> list[tuple[str, Any]]:
     """Inputs by their place."""
     return [(str(place), value) for place, value in enumerate(given)]
+
+
+def test_the_export_of_a_run_that_was_not_evaluated_says_so(
+    own_root: Layout, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In export.json, in place of a card that an earlier training left, and in the UI; that of another does not."""
+
+    def run_fit(job: str, folder: Path, *given: Any) -> None:
+        (folder / "export.json").write_text('{"left_out": "ONNX.", "decisions": {}}')
+
+    shown: list[str] = []
+    monkeypatch.setattr("tasks.model_export.run_fit", run_fit)
+    monkeypatch.setattr(
+        flows.artifacts, "create_table_artifact", lambda *rows, key, description: shown.append(description)
+    )
+    for name in ("README.md", "evaluation.json"):
+        (run_dir / name).write_text("{}")
+    evaluation, card = (file_of(own_root, "a-run", name) for name in ("evaluation.json", "README.md"))
+    weights = manifest.file_ref(own_root, run_dir / "checkpoint" / "best" / "weights.safetensors")
+    said = []
+    for judged in (None, evaluation):
+        SHOW_MODEL(export_run.fn("a-run", weights, {}, "", judged, card))
+        about = json.loads((run_dir / "model" / "export.json").read_text())
+        said.append((about.pop("is_evaluated"), about, (run_dir / "model" / "README.md").read_text()))
+    kept = {"left_out": "ONNX.", "decisions": {}}
+    assert said == [(False, kept, f"# Model of run a-run\n\n{NOT_EVALUATED}\n"), (True, kept, "{}")]
+    assert shown == [f"Model of run a-run. {NOT_EVALUATED} ONNX.", "Model of run a-run. ONNX."]
 
 
 def test_the_newest_run_is_one_that_was_evaluated(own_root: Layout, run_dir: Path) -> None:

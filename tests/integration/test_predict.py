@@ -305,10 +305,11 @@ def test_an_exported_model_answers_as_the_network_does(root: Layout, trained: tu
     card.write_text("of the run")
     card_ref = manifest.file_ref(root, card)
     exported = export_run.fn(run_id, weights, tiny().as_dict(), onnx_versions(), evaluation, card_ref)
-    assert exported.left_out is None
+    assert (exported.left_out, exported.is_evaluated) == (None, True)
     folder = root.run(run_id) / "model"
     about = json.loads((folder / "export.json").read_text())
     assert about["decisions"] == json.loads((root.root / evaluation.path).read_text())["decisions"]
+    assert about["is_evaluated"]
     assert (folder / "README.md").read_text() == "of the run"
     inputs = {name: torch.rand(3, *shape[1:]) for name, shape in about["inputs"].items()}
     module = torch.export.load(folder / "model.pt2").module()

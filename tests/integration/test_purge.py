@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from models import fit
 from storage import blobs, catalog, ledger, manifest, removals, snapshots, splits
 from storage.layout import Layout, write_bytes
 from storage.records import SPLITS
@@ -98,6 +99,16 @@ class Root:
         title = f"<title>tiny on {self.name}, version 1</title>"
         (self.run_dir / "report.html").write_text(f"{title}<p>{rows[0]['title']}</p>")
 
+    def begin(self, name: str) -> Path:
+        """What a training leaves that was killed before its end."""
+        folder = self.where.run(name)
+        request = {"pack_dir": f"/another/root/packs/{self.pack_dir.name}"}
+        write_bytes(folder / "train.run.json", json.dumps(request).encode())
+        write_bytes(folder / "checkpoint" / "epoch-1" / "weights.safetensors", b"secret-of-a")
+        for file in (".lock", "metrics.jsonl"):
+            write_bytes(folder / file, b"")
+        return folder
+
     def rows(self) -> dict[str, dict[str, Any]]:
         return {row["photo_id"]: row for row in published(self.where, self.name, 1).to_pylist()}
 
@@ -160,6 +171,22 @@ def test_nothing_of_a_removed_photo_stays_but_its_key(where: Layout) -> None:
     pictures = json.loads((root.run_dir / "evaluation.json").read_text())["pictures"]
     assert [sample["photo_id"] for sample in pictures["heat_maps"]] == [*"bcd"]
     assert pictures["size_factor_errors"] == [{"label": "all"}]
+
+
+def test_a_training_of_a_removed_photo_that_never_ended_goes(where: Layout) -> None:
+    """With its checkpoint, as its pack tells; one that lives is left to its own end. One that ended stays, and one on
+    another pack, or whose request cannot be read."""
+    root = Root(where)
+    killed, alive, ended, other, odd = (root.begin(name) for name in ("killed", "alive", "ended", "other", "odd"))
+    (ended / "train.json").write_text("{}")
+    (other / "train.run.json").write_text(json.dumps({"pack_dir": "packs/another"}))
+    (odd / "train.run.json").write_text("{")
+    remove(where, source="flickr", photo_id="a")
+    with fit._held(alive, lambda: False):  # as a training does
+        assert purge.purge_removed(where).runs == 1
+    assert [folder.exists() for folder in (killed, alive, ended, other, odd)] == [False, True, True, True, True]
+    assert (alive / "checkpoint" / "epoch-1" / "weights.safetensors").is_file()
+    assert not root.pack_dir.exists()
 
 
 def predicted(where: Layout, name: str, sha256s: list[str | None], digests: bool = True) -> Path:
@@ -245,7 +272,7 @@ class CutError(Exception):
     """The power fails."""
 
 
-@pytest.mark.parametrize("operations", range(0, 27, 3))
+@pytest.mark.parametrize("operations", range(0, 33, 3))
 def test_an_interrupted_purge_is_finished_by_the_next(
     where: Layout, monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
@@ -256,6 +283,7 @@ def test_an_interrupted_purge_is_finished_by_the_next(
     root.find([fetched])
     shutil.rmtree(where.root / "stages" / "attempts")
     predicted(where, "own", [fetched["sha256"]])
+    root.begin("killed")
     remove(where, source="flickr", owner_id="oa")
     left = [operations]
 
@@ -281,6 +309,7 @@ def test_an_interrupted_purge_is_finished_by_the_next(
     assert is_sound(root)
     assert not where.blob(fetched["sha256"], "JPEG").exists()
     assert not where.prediction("own").exists()
+    assert not where.run("killed").exists()
     assert purge.purge_removed(where) == purge.Purged()
 
 
