@@ -10,9 +10,10 @@ evaluate  reads the best checkpoint, writes evaluation.json, predictions.parquet
 
 predict   writes answers.parquet about the photos of another pack; export model.pt2 and model.onnx; find_lr a sweep
 
-On several GPUs, or in several processes on the CPU: ``torchrun --nproc-per-node=2 -m models.fit RUN.json``; in a
-training each takes its share of every batch, and the first one writes; every other job, find_lr too, is done by the
-first one alone. ``torchrun`` has an exit code of its own: see error.json and train.json.
+On several GPUs, or in several processes on the CPU: ``torchrun --monitor-interval=2 --nproc-per-node=2 -m
+models.fit RUN.json``; in a training each takes its share of every batch, and the first one writes; every other job,
+find_lr too, is done by the first one alone. ``torchrun`` has an exit code of its own: see error.json and train.json. At
+its usual interval of 0.1 s it may hang when it is told to stop just while it looks after its processes.
 
 One process (or one ``torchrun``) at a time works in a run folder: the next one waits some seconds, then is refused.
 

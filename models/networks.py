@@ -1,5 +1,6 @@
 """From a recipe to its system and a network that is ready to train, and one forward pass as the recipe wants it."""
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -88,6 +89,26 @@ def start_file(path: Path) -> Path:
     if not file.is_file():
         raise ConfigError(f"there is no file of weights at {file}: correct start_from", path=str(file))
     return file
+
+
+def refuse_shown_otherwise(path: Path, recipe: Recipe) -> None:
+    """Raise ``ConfigError`` if the run whose weights lie at ``path`` was shown other inputs than ``recipe`` shows.
+
+    Runs of older versions do not say what they were shown, and were shown something else. Of weights that lie in no run
+    nobody knows.
+    """
+    card = start_file(path).resolve().parent.parent.parent / "train.json"
+    try:
+        theirs = json.loads(card.read_bytes())["recipe"]["system"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in recipe.system.shown:
+        mine, other = getattr(recipe.system, name), theirs.get(name, "not known")
+        if theirs.get("kind") == recipe.system.kind and other != mine:
+            message = (
+                f"{path} was trained with {name} {other!r}, not {mine!r}: train it anew, or start from another run"
+            )
+            raise ConfigError(message, key="start_from", start=str(path))
 
 
 def memory_figures(device: torch.device) -> dict[str, int]:

@@ -48,7 +48,8 @@ def load_trained(request: Request, device: torch.device) -> tuple[System, nn.Mod
     identity: RunIdentity = identity_of(request.trained)
     if identity.recipe_digest != request.recipe.digest:
         message = (
-            f"{request.trained} was trained by another {identity.recipe_name!r}: take the recipe of its train.json"
+            f"{request.trained} was trained by another {identity.recipe_name!r}: take the recipe of its train.json, or"
+            " train it anew if an older version did"
         )
         raise CheckpointMismatch(message, path=str(request.trained))
     system = system_of(request.recipe, identity.classes)

@@ -51,7 +51,10 @@ NARROW_PATCHES = PatchSpec(
 
 
 def crops_joint() -> Recipe:
-    """The paper's network, whole: ResNet-34 on the thumbnail and ResNet-18 on 16 patches, joined."""
+    """The paper's network, whole: ResNet-34 on the thumbnail and ResNet-18 on 16 patches, joined.
+
+    Unlike the paper's it is not shown the mean colour of a sample, and its patches are moved by 4 px at most, not 8.
+    """
     return Recipe(
         name="crops_joint",
         title="Crop detection from thumbnail and patches (ResNet-34 and ResNet-18)",
@@ -273,7 +276,8 @@ def _build(kind: type[Any], values: Any, path: str) -> Any:
     if unknown := sorted(set(values) - set(hints)):
         raise ConfigError(f"{path} has no {unknown[0]!r}: its keys are {', '.join(hints)}", key=f"{path}.{unknown[0]}")
     if missing := [each.name for each in fields(kind) if each.name not in values]:
-        raise ConfigError(f"{path} lacks {missing[0]!r}: a recipe is complete", key=f"{path}.{missing[0]}")
+        message = f"{path} lacks {missing[0]!r}: a recipe is complete; train anew what an older version trained"
+        raise ConfigError(message, key=f"{path}.{missing[0]}")
     return kind(**{name: _value(hints[name], values[name], f"{path}.{name}") for name in values})
 
 

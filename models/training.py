@@ -30,7 +30,7 @@ from models.jobs import (
 from models.learnt import LEARNT, Learnt, learnt_by, learnt_together, refuse_learnt
 from models.loader import FrameStore, Pack, PhotoBatch
 from models.loop import train
-from models.networks import build_model, forward, start_file, start_from, system_of
+from models.networks import build_model, forward, refuse_shown_otherwise, start_file, start_from, system_of
 from models.optimisers import make_optimiser
 from models.specs import Recipe
 from models.systems import System
@@ -58,6 +58,8 @@ def prepare(request: Request) -> Learner:
     pack = open_splits(request, "train", "val")
     classes = learnt_classes(recipe, pack)
     test = open_test(request, classes)
+    for path in request.start_from:
+        refuse_shown_otherwise(path, recipe)
     known = {path: learnt_by(start_file(path)) for path in request.start_from}
     refuse_learnt(known, (pack.splits["val"], test))
     system = system_of(recipe, classes)

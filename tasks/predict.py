@@ -298,8 +298,8 @@ def recipe_of(where: Layout, run_id: str) -> Recipe:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"the run {run_id!r} cannot be used: its {str(card)!r} tells no recipe ({type(error).__name__}: {error}); "
-            "train again"
+            f"the run {run_id!r} cannot be used: its {str(card)!r} tells no whole recipe of this version "
+            f"({type(error).__name__}: {error}); train again"
         ) from error
 
 

@@ -41,6 +41,7 @@ class CategorySpec:
     """One label a photo, of those that the train split has; ``network`` names an entry of ``models.categories``."""
 
     needs_labels: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = ()  # no field changes what a network is shown of its inputs
 
     network: str
     input_px: int

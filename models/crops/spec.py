@@ -111,6 +111,7 @@ class CropSpec:
     """
 
     needs_labels: ClassVar[bool] = False
+    shown: ClassVar[tuple[str, ...]] = ("mean_colour",)  # fields that say what a network is shown of its inputs
 
     thumbnail: ThumbnailSpec | None
     patches: PatchSpec | None

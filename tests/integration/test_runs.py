@@ -73,7 +73,7 @@ def test_a_damaged_index_is_one_sentence(run_dir: Path, index: str | None) -> No
 def test_a_damaged_card_is_one_sentence(root: Layout, run_dir: Path, card: str) -> None:
     """A train.json that tells no recipe."""
     (run_dir / "train.json").write_text(card)
-    with pytest.raises(ConfigError, match=r"train\.json.* tells no recipe .*train again"):
+    with pytest.raises(ConfigError, match=r"train\.json.* tells no whole recipe of this version .*train again"):
         recipe_of(root, run_dir.name)
 
 

@@ -1,6 +1,7 @@
 """Crop detection as a system: losses, fixed samples, and judgements of answers whose scores are known."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import duckdb
@@ -17,6 +18,7 @@ from models.crops.system import CropSystem
 from models.errors import ConfigError
 from models.loader import PhotoBatch, Split
 from models.metrics import rectangle_iou, size_factor
+from models.networks import refuse_shown_otherwise
 from models.recipes import RECIPES
 from models.systems import Arrays, Samples
 
@@ -102,7 +104,8 @@ def test_a_batch_goes_through_the_network_into_a_loss(which):
 def test_the_mean_colour_of_a_sample_tells_the_network_nothing(mean_colour):
     """A sample that is brighter and redder all over gets the same answers, unless the recipe shows its mean colour."""
     network = CropSystem(replace(JOINT, system=replace(JOINT.system, mean_colour=mean_colour))).build().eval()
-    inputs = {name: torch.rand(like.shape) / 2 for name, like in CropSystem(JOINT).example(2).items()}
+    chance = torch.Generator().manual_seed(0)
+    inputs = {name: torch.rand(like.shape, generator=chance) / 2 for name, like in CropSystem(JOINT).example(2).items()}
     tint = torch.tensor([0.4, 0.2, 0.1])[:, None, None]
     tinted = {"patches": inputs["patches"] + tint, "thumbnail": inputs["thumbnail"].clone()}
     tinted["thumbnail"][:, :3] += tint
@@ -110,6 +113,28 @@ def test_the_mean_colour_of_a_sample_tells_the_network_nothing(mean_colour):
         before, after = network(**inputs), network(**tinted)
     apart = {name: float((before[name] - after[name]).abs().max()) for name in before}
     assert (max(apart.values()) < 1e-4) is (mean_colour == "removed"), apart
+
+
+@pytest.mark.parametrize(
+    ("system", "is_refused"),
+    [
+        ({"kind": "crops", "mean_colour": "removed"}, False),
+        ({"kind": "crops", "mean_colour": "kept"}, True),
+        ({"kind": "crops"}, True),  # of a version that showed it always
+        ({"kind": "categories"}, False),
+        (None, False),  # no card: nobody knows
+    ],
+)
+def test_a_start_was_shown_what_the_network_is_shown(tmp_path, system, is_refused):
+    """Weights of a run that was shown the mean colour, or does not say so, start no network that is not shown it."""
+    weights = tmp_path / "checkpoint" / "epoch-1" / "weights.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    if system:
+        (tmp_path / "train.json").write_text(json.dumps({"recipe": {"system": system}}))
+    told = pytest.raises(ConfigError, match="train it anew") if is_refused else nullcontext()
+    with told:
+        refuse_shown_otherwise(weights, JOINT)
 
 
 def test_fixed_samples_weigh_halves_alike(system):
