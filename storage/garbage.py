@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,19 @@ class Heap:
 
 def find(layout: Layout, before_s: float) -> list[Heap]:
     """All garbage that was not touched since ``before_s`` (seconds of the epoch), by kind. Nobody may refresh a dataset
-    meanwhile. Raises StorageError for a damaged file of a snapshot: what it refers to is not known."""
+    meanwhile. Raises StorageError for a damaged file of a snapshot: what it refers to is not known. If a file of a run
+    is damaged, no pack and no weights are garbage."""
     outputs = [path for path in layout.root.glob("stages/*/[!.]*") if path.is_file()]
     stages = _old(set(outputs) - set(joined(layout)), before_s)
     folders = list(layout.root.glob("packs/[!.]*"))
-    packs = _old(set(folders) - set(packs_in_use(layout)), before_s)
+    used_by_runs = in_use_by_runs(layout)
+    packs = _old(set(folders) - used_by_runs, before_s)
     results = [path for path in layout.cache.glob("*/[!.]*") if path.is_file()]
     cache = [path for path in _old(results, before_s) if names_missing(layout, path, {*stages, *packs})]
     pictures = list(layout.root.glob("blobs/*/*/[!.]*"))
     blobs = unnamed(_old(pictures, before_s), photos_in_use(layout, set(outputs) - set(stages)))
     copies = [path for path in layout.root.glob("weights/**/[!.]*") if path.is_file()]
-    weights = _old(set(copies) - set(weights_in_use(layout)), before_s)
+    weights = _old(set(copies) - used_by_runs, before_s)
     every = {"stages": outputs, "cache": results, "packs": folders, "blobs": pictures, "weights": copies}
     doomed = {"stages": stages, "cache": cache, "packs": packs, "blobs": blobs, "weights": weights}
     return [
@@ -94,22 +97,49 @@ def size_bytes(path: Path) -> int:
 def joined(layout: Layout) -> Iterator[Path]:
     """The tables that snapshots were made from."""
     for name, version in all_versions(layout):
-        yield layout.stage("publish", str(catalog.card(layout, name, version)["joined"]))
+        with _reading(layout.snapshot(name, version) / "snapshot.json"):
+            sha256 = str(catalog.card(layout, name, version)["joined"])
+        yield layout.stage("publish", sha256)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Raises StorageError if the block cannot read ``file``, or does not find in it what it looks for."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # pa.ArrowInvalid among them
+        raise StorageError(
+            f"nothing was deleted that {str(file)!r} may refer to, for it is damaged ({type(error).__name__}): put it "
+            "back from a backup"
+        ) from error
+
+
+def in_use_by_runs(layout: Layout) -> set[Path]:
+    """The packs and the files of weights that runs need: all there are if one of the runs does not say which."""
+    try:
+        return {*packs_in_use(layout), *weights_in_use(layout)}
+    except StorageError as error:
+        LOG.warning("no packs and no weights are collected: %s, or delete the folder of the run", error)
+        return {*layout.root.glob("packs/*"), *layout.root.glob("weights/**/*")}
 
 
 def packs_in_use(layout: Layout) -> Iterator[Path]:
     """The packs of trainings that were begun and not yet judged: they may go on."""
     for request in layout.root.glob("runs/*/*.run.json"):
         if not request.with_name("evaluation.json").is_file():
-            yield layout.pack(Path(json.loads(request.read_text())["pack_dir"]).name)
+            with _reading(request):
+                name = Path(json.loads(request.read_bytes())["pack_dir"]).name
+            yield layout.pack(name)
 
 
 def weights_in_use(layout: Layout) -> Iterator[Path]:
     """The files of weights that runs started from, and the accounts of what these have learnt."""
     digests = set[str]()
     for file in (path for name in ("*.run.json", "train.json") for path in layout.root.glob(f"runs/*/{name}")):
-        for start in json.loads(file.read_text()).get("start_from", []):  # a path in the one, an account in the other
-            digests.add(start["sha256"] if isinstance(start, dict) else Path(start).parent.name)
+        with _reading(file):
+            for start in json.loads(file.read_bytes()).get("start_from", []):
+                # in a request a path, in a card an account
+                digests.add(start["sha256"] if isinstance(start, dict) else Path(start).parent.name)
     for path in layout.root.glob("weights/*/*/*"):
         if path.parent.name in digests:
             yield path
@@ -120,13 +150,8 @@ def photos_in_use(layout: Layout, outputs: Iterable[Path]) -> pa.Array:
     """Digests of the files that a snapshot, a ledger or one of ``outputs`` names."""
     digests: list[pa.Array] = []
     for path in layout.root.glob("datasets/*/snapshots/[0-9]*/*.parquet"):
-        try:
+        with _reading(path):
             digests += _digests(path)
-        except pa.ArrowInvalid as error:
-            raise StorageError(
-                f"nothing was deleted, for {str(path)!r} is damaged and nobody knows which photos it refers to: put it "
-                "back from a backup"
-            ) from error
     for folder in layout.root.glob("datasets/[!.]*"):
         digests += catalog.held(layout, folder.name)["sha256"].chunks
     for path in outputs:

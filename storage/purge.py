@@ -40,7 +40,7 @@ OWN_PHOTOS = "predictions/[!.]*/predictions.parquet"
 KEYS = ("source", "photo_id")
 OWNED = ("source", "owner_id")
 IMPLIED = "its owner or its bytes were removed"
-_DOOMED = ".removed"  # an export on its way out: nobody reads or writes it under this name
+_DOOMED = ".removed"  # an export on its way out: nobody reads or writes it under this name; or, in a run, a mark
 DRAFT_S = 24 * 3600.0  # a draft that is older belongs to nobody
 
 
@@ -193,11 +193,17 @@ def delete_outputs(layout: Layout, left: Remains) -> int:
 
 def delete_runs(layout: Layout, left: Remains) -> int:
     """Delete what trainings that did not end left of packs that hold a removed photo; how many. One that still lives
-    notices at its end, and keeps nothing. The packs must still be there: they tell which runs these are."""
+    notices at its end, and keeps nothing; it is marked, for the next purge, lest it is killed before. The packs must
+    still be there: they tell which runs these are."""
     packs = {path.parent.name for path in left.below(layout.root / "packs")}
-    return sum(
-        _delete_unfinished(path) for path in layout.root.glob("runs/*/train.run.json") if _pack_of(path) in packs
-    )
+    requests = [path for path in layout.root.glob("runs/*/train.run.json") if _pack_of(path) in packs]
+    unfinished = {path.parent for path in requests if not path.with_name("train.json").exists()}
+    return sum(_delete_run(folder) for folder in sorted(unfinished | marked_runs(layout)))
+
+
+def marked_runs(layout: Layout) -> set[Path]:
+    """The folders of trainings on removed photos that lived when a purge came."""
+    return {path.parent for path in layout.root.glob(f"runs/*/{_DOOMED}")}
 
 
 def _pack_of(request: Path) -> str | None:
@@ -209,19 +215,17 @@ def _pack_of(request: Path) -> str | None:
         return None
 
 
-def _delete_unfinished(request: Path) -> bool:
-    """Delete the folder of a run; False if its training ended, or lives."""
-    folder = request.parent
-    if (folder / "train.json").exists():
-        return False
+def _delete_run(folder: Path) -> bool:
+    """Delete the folder of a run; False if its training lives: then it is marked."""
     with (folder / ".lock").open("a") as lock:  # models/fit.py holds it
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            (folder / _DOOMED).touch()
             return False
-        for path in [path for path in folder.iterdir() if path != request]:
+        for path in [path for path in folder.iterdir() if path.name not in ("train.run.json", _DOOMED)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.rmtree(folder)  # and its request last: whoever is interrupted finds it again
+        shutil.rmtree(folder)  # and what tells of it last: whoever is interrupted finds it again
     return True
 
 

@@ -44,7 +44,7 @@ CONSUMED = (
 class FilterRules(BaseModel):
     """What a photo must be to stay."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Filter")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, title="Filter")
 
     min_long_px: int = Field(
         1440, ge=1, le=1_000_000, description="Least long side in pixels; 1 switches the rule off."
@@ -79,6 +79,16 @@ class FilterRules(BaseModel):
             )
         if self.aspect is not None and max(_whole_ratio(self)) > _FINEST * 1000:
             raise ValueError(f"aspect {self.aspect!r} +- {self.aspect_tolerance!r}: give at most 18 decimals")
+        return self
+
+    @model_validator(mode="after")
+    def check_brightness(self) -> Self:
+        """Nothing is as bright as a minimum and as dark as a maximum below it."""
+        least, most = self.min_brightness, self.max_brightness
+        if least is not None and most is not None and least > most:
+            raise ValueError(
+                f"min_brightness ({least:g}) is above max_brightness ({most:g}): exchange them, or leave one empty"
+            )
         return self
 
 
@@ -172,13 +182,24 @@ def judge_all(database: duckdb.DuckDBPyConnection, rules: FilterRules, has_decis
     return database.sql(by_hand if has_decisions else by_rule)
 
 
+def count_kept(database: duckdb.DuckDBPyConnection, rules: FilterRules, has_decisions: bool) -> int:
+    """How many photos of the view ``measured`` have no reason, neither of measure nor of ``judge_all``."""
+    photos, kept = "measured", kept_sql(rules)
+    if has_decisions:
+        photos = "measured LEFT JOIN decided USING (source, photo_id)"
+        by_hand = f"CASE decision WHEN 'reject' THEN false WHEN 'keep' THEN true ELSE {kept} END"
+        kept = f"measure_reason IS NULL AND {by_hand}"
+    [(count,)] = database.sql(f"SELECT count(*) FROM {photos} WHERE {kept}").fetchall()
+    return int(count)
+
+
 @task(**caching.stage("filter"))
 def filter_photos(measured: list[ManifestRef], decided: ManifestRef, rules: FilterRules) -> ManifestRef:
     """filter_reason for every photo of ``measured``; no row is dropped."""
     where = layout()
     with streaming.database(where, measured=measured, decided=decided) as database:
         judged = streaming.write(where, "filter", judge_all(database, rules, decided.rows > 0))
-        [(kept,)] = database.sql(f"SELECT count(*) FROM measured WHERE {kept_sql(rules)}").fetchall()
+        kept = count_kept(database, rules, decided.rows > 0)
     counted = manifest.read(where, judged, ["filter_reason"])["filter_reason"].drop_null().value_counts().to_pylist()
     reasons = {each["values"]: each["counts"] for each in counted}
     LOG.info("filter: good=%d %s", kept, " ".join(f"{reason}={count}" for reason, count in sorted(reasons.items())))

@@ -29,6 +29,7 @@ LOG = logging.getLogger(__name__)
 THREADS = 4  # decoding releases the lock of the interpreter, and reading waits for the disk
 LONG_PX, SHORT_PX = 256, 64  # sides of what is measured: one scale for all, and panoramas keep some height
 THUMBNAIL_PX = 32
+_MOST_MILLI = 2**31 - 1  # that the column holds: a line of 3 million pixels decodes, and is longer than that
 _GREY_SPREAD = 8  # of 255: chroma that JPEG leaves in a picture without colour
 
 
@@ -79,7 +80,7 @@ def header_facts(data: bytes) -> dict[str, Any]:
         "exif_orientation": exif.orientation,
         "long_px": max(width, height),
         "short_px": min(width, height),
-        "aspect_milli": round(1000 * max(width, height) / min(width, height)),
+        "aspect_milli": min(round(1000 * max(width, height) / min(width, height)), _MOST_MILLI),
         "exif_make": exif.make,
         "exif_model": exif.model,
         "exif_software": exif.software or exif.processing_software,

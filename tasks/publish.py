@@ -28,6 +28,11 @@ GATE_MIN_PHOTOS = 20
 GATE_MAX_LOSS = 0.5  # of the photos kept before, all together or of one label
 GATE_MAX_REJECTION_RISE = 0.25  # of all photos found
 STRICTNESS = ("filter", "dedup", "labels")  # rules that are meant to change how many photos stay
+LESS_IS_LOOSER = {
+    "min_long_px", "min_short_px", "min_brightness", "min_sharpness", "min_entropy", "reject_edited", "reject_grey",
+    "max_distance_bits", "min_photos", "require",
+}  # fmt: skip
+MORE_IS_LOOSER = {"aspect_tolerance", "max_brightness", "max_per_owner"}
 _BULKY = {"phash", "phash_orientations", "phash_probes", "thumbnail"}  # 1.5 kB a photo, which no page reads
 READABLE = [name for name in SCHEMAS["publish"].names if name not in _BULKY]
 
@@ -56,7 +61,8 @@ def count_labels(joined: pa.Table) -> dict[str, int]:
 
 
 def gate(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Why a refresh under unchanged rules looks suspicious, or None. Arguments: what snapshot.json says of counts."""
+    """Why a refresh under rules no stricter than before looks suspicious, or None. Arguments: what snapshot.json says
+    of counts."""
     counts_before, counts = before["counts"], now["counts"]
     kept_before, kept = (sum(by_part[split] for split in SPLITS) for by_part in (counts_before, counts))
     if kept_before < GATE_MIN_PHOTOS:
@@ -73,6 +79,24 @@ def gate(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         if photos >= GATE_MIN_PHOTOS and labels.get(label, 0) < photos * (1 - GATE_MAX_LOSS):
             return f"only {labels.get(label, 0):,} photos are called {label!r} where {photos:,} were"
     return None
+
+
+def is_stricter(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether one of the rules STRICTNESS may reject more than before; so may any change whose direction is unknown."""
+    for each in STRICTNESS:
+        was, is_now = before.get(each) or {}, now.get(each) or {}
+        if any(not _is_as_loose(name, was.get(name), is_now.get(name)) for name in {*was, *is_now}):
+            return True
+    return False
+
+
+def _is_as_loose(name: str, before: Any, now: Any) -> bool:
+    """Whether the value ``now`` of a rule rejects nothing that ``before`` let through; None switches most rules off."""
+    if before == now or name not in LESS_IS_LOOSER | MORE_IS_LOOSER | {"aspect"}:
+        return bool(before == now)
+    if before is None or now is None:
+        return now is None
+    return bool(now < before if name in LESS_IS_LOOSER else name in MORE_IS_LOOSER and now > before)
 
 
 def split_before(where: Layout, name: str, stages: Sequence[str]) -> dict[str, Any] | None:
@@ -150,13 +174,13 @@ def check_leakage(where: Layout, name: str, proof: FileRef) -> dict[str, Any]:
 
 
 def check_jump(where: Layout, facts: Mapping[str, Any], allow_jump: bool) -> None:
-    """Raise GateRefused if what ``facts`` (of snapshot.json) count is far from what their parent counted."""
+    """Raise GateRefused if what ``facts`` (of snapshot.json) count is far from what their parent counted, and no rule
+    became stricter."""
     name, parent = facts["dataset"], facts["parent"]
     if parent is None or allow_jump:
         return
     before: dict[str, Any] = catalog.card(where, name, parent)
-    is_as_strict = all(before["rules"].get(rule) == facts["rules"].get(rule) for rule in STRICTNESS)
-    if is_as_strict and (worry := gate(before, facts)):
+    if not is_stricter(before["rules"], facts["rules"]) and (worry := gate(before, facts)):
         raise GateRefused(
             f"version {parent + 1} of {name!r} was not published: {worry}. Look at the rejected photos; "
             "if this is right, run the refresh with allow_jump=true"

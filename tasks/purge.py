@@ -47,7 +47,7 @@ class Purged(Record):
 def is_needed(where: Layout) -> bool:
     """Whether anything is left of removed photos, or a report may show one of the version before."""
     left = purge.remains(where)
-    return bool(left or purge.predictions(where, left)) or (
+    return bool(left or purge.marked_runs(where) or purge.predictions(where, left)) or (
         bool(removals.blocked(where)) and any(_is_dated(where, *v) for v in _all(where))
     )
 

@@ -42,13 +42,14 @@ from tasks.splitting.shares import account
 
 LOG = logging.getLogger(__name__)
 _TICKETS = 2**64
+_ROUNDING = Fraction(1, 10**6)  # that the sum of shares may be off by: 0.333333 three times means thirds
 _WORTH_A_WARNING = 1.0  # percentage points that a split misses its share by
 
 
 class SplitRules(BaseModel):
     """The shares of the splits, and what may not be divided between them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Split")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, title="Split")
 
     train: float = Field(0.75, ge=0, le=1, description="Share that is trained on.")
     val: float = Field(0.10, ge=0, le=1, description="Share that settings are chosen on.")
@@ -65,20 +66,25 @@ class SplitRules(BaseModel):
     @model_validator(mode="after")
     def check_shares(self) -> Self:
         """The shares cover everything once, and something is left to learn from."""
-        total = sum(shares(self))
-        if total != 1:
+        off = sum(_written(self), Fraction(-1))
+        if abs(off) > _ROUNDING:
             raise ValueError(
-                f"train ({self.train}), val ({self.val}) and test ({self.test}) make {float(total):g}: "
-                "they must sum to 1"
+                f"train ({self.train}), val ({self.val}) and test ({self.test}) make {float(1 + off):g}: "
+                f"they must sum to 1, and are {float(abs(off)):g} {'above' if off > 0 else 'below'}"
             )
         if self.train == 0:
             raise ValueError("train is 0, so nothing would be left to train on: give it a share above 0")
         return self
 
 
-def shares(rules: SplitRules) -> tuple[Fraction, ...]:
-    """The shares of train, val and test, exactly as written."""
+def _written(rules: SplitRules) -> tuple[Fraction, ...]:
     return tuple(Fraction(str(share)) for share in (rules.train, rules.val, rules.test))
+
+
+def shares(rules: SplitRules) -> tuple[Fraction, ...]:
+    """The shares of train, val and test, exactly as written; where rounding put their sum off, they are scaled to 1."""
+    written = _written(rules)
+    return tuple(share / sum(written) for share in written)
 
 
 def ticket(group_id: str, salt: str) -> int:
@@ -196,11 +202,12 @@ def missed(found: dict[str, Any]) -> str:
         f"{name} has {100 * part['achieved']:.1f} % of {100 * part['target']:.1f} %"
         for name, part in found["splits"].items()
     )
-    return (
-        f"{parts}: {found['off_points']:.1f} points off where {found['best_off_points']:.1f} is the best that "
-        f"{found['groups']:,} undivided groups allow, the largest with {100 * found['largest_group_share']:.1f} % "
-        "of the photos"
-    )
+    groups, best = f"{found['groups']:,} undivided groups", f"{found['best_off_points']:.1f}"
+    largest = f"the largest with {100 * found['largest_group_share']:.1f} % of the photos"
+    known = f"{best} is the best that {groups} allow, {largest}"
+    if not found["is_best_exact"]:
+        known = f"no split of {groups}, {largest}, can come nearer than {best}"
+    return f"{parts}: {found['off_points']:.1f} points off where {known}"
 
 
 @task(**caching.stage("split"))

@@ -169,8 +169,8 @@ def proof(**across: int) -> Row:
     splits = {
         split: {"photos": 1, "target": 0.3, "achieved": 0.5, "best": 0.4} for split in ("train", "val", "test")
     }  # fmt: skip
-    shares = {"photos": 2, "groups": 2, "off_points": 20.0, "best_off_points": 10.0, "largest_group_share": 0.5,
-              "splits": splits}  # fmt: skip
+    shares = {"photos": 2, "groups": 2, "off_points": 20.0, "best_off_points": 10.0, "is_best_exact": True,
+              "largest_group_share": 0.5, "splits": splits}  # fmt: skip
     return {
         "is_clean": not across, "undivided": ["duplicates", "owner"],
         "across_splits": dict.fromkeys(page_proof.NAMES, 0) | across, "max_distance_bits": 64,
@@ -191,6 +191,12 @@ def test_the_proof_stands_in_the_page(layout: Layout, across: dict[str, int]) ->
     assert ("What leaks</h2>" if across else "Nothing leaks</h2>") in page
     assert all(figure in page for figure in ("30.0 %", "50.0 %", "40.0 %"))
     assert page.count('<td class="number lacks">50.0 %</td>') == 1
+    assert page.count(">best possible</th>") == 1
+    found = proof(**across)
+    found["shares"]["is_best_exact"] = False
+    page = report.dataset_report(joined(rows), "proven", layout, leakage=found)
+    assert "can come nearer than 10.0 points" in page
+    assert "best possible" not in page
 
 
 def test_what_a_person_decided_is_shown(layout: Layout) -> None:

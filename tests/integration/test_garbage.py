@@ -205,6 +205,36 @@ def test_a_damaged_snapshot_ends_it(root: Root) -> None:
     assert root.pictures() == set(root.of)
 
 
+def test_a_damaged_card_of_a_snapshot_ends_it(root: Root) -> None:
+    """Nobody knows which table it was made from; the file is named, and what to do."""
+    card = root.where.snapshot("crops", 1) / "snapshot.json"
+    for text in ("{", "", "[]", "{}"):
+        card.write_text(text)
+        with pytest.raises(StorageError, match=r"nothing was deleted that '.*/00001/snapshot.json' .* from a backup"):
+            root.collect()
+    assert all(manifest.intact(root.where, ref) for ref in root.joined)
+
+
+DAMAGED = [("train.run.json", text) for text in ("{", "", "[]", "{}", '{"pack_dir": "x", "start_from": null}')]
+DAMAGED += [("train.json", text) for text in ("{", "", "[]", '{"start_from": null}', '{"start_from": [{}]}')]
+
+
+def test_while_a_run_is_damaged_packs_and_weights_stay(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody knows what it needs: that is said, and everything else is collected."""
+    pack, weights = root.pack("x", is_judged=None), root.weights("lost", "first", None)
+    for name, text in DAMAGED:
+        damaged = root.where.run("odd") / name
+        write_bytes(damaged, text.encode())
+        caplog.clear()
+        garbage_of = {heap.kind: len(heap.paths) for heap in garbage.find(root.where, FUTURE_S)}
+        assert (garbage_of["blobs"], garbage_of["packs"], garbage_of["weights"]) == (1, 0, 0), (name, text)
+        assert f"no packs and no weights are collected: nothing was deleted that {str(damaged)!r}" in caplog.text
+        damaged.unlink()
+    root.collect()
+    assert not pack.exists()
+    assert not weights.exists()
+
+
 def test_an_interrupted_collection_is_finished_by_the_next(root: Root) -> None:
     """Whatever was deleted before."""
     heaps = garbage.find(root.where, FUTURE_S)

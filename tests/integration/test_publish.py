@@ -14,8 +14,11 @@ from storage.errors import SnapshotConflict, SnapshotMissing
 from storage.layout import Layout, write_bytes
 from storage.records import SCHEMAS, SPLITS, FileRef, SnapshotRef
 from tasks import publish
+from tasks.dedup import DedupRules
 from tasks.errors import GateRefused
+from tasks.filter import FilterRules
 from tasks.join import join
+from tasks.labels import LabelRules
 
 SMALL, DOUBLE = {"small": "too_small"}, {"double": "duplicate"}
 RULES: dict[str, object] = {"filter": {"min_long_px": 1440}}
@@ -144,10 +147,47 @@ def test_a_suspicious_jump_is_refused_unless_allowed(where: Layout) -> None:
         publishing(where, joined(outputs(20), False))
     with pytest.raises(GateRefused):  # another field of the dataset is no excuse
         publishing(where, joined(outputs(20)), RULES | {"locations": True})
-    assert publishing(where, joined(outputs(20)), {"filter": {"min_long_px": 9}}).version == 2  # stricter by intent
+    with pytest.raises(GateRefused):  # nor is a looser rule
+        publishing(where, joined(outputs(20)), {"filter": {"min_long_px": 9}})
+    strict: dict[str, object] = {"filter": {"min_long_px": 1441}}
+    assert publishing(where, joined(outputs(20)), strict).version == 2  # by intent
     with pytest.raises(GateRefused):
-        publishing(where, joined(outputs(3)), {"filter": {"min_long_px": 9}})
-    assert publishing(where, joined(outputs(3)), {"filter": {"min_long_px": 9}}, allow_jump=True).version == 3
+        publishing(where, joined(outputs(3)), strict)
+    assert publishing(where, joined(outputs(3)), strict, allow_jump=True).version == 3
+
+
+FILTER, DEDUP, LABELS = FilterRules(), DedupRules(max_per_owner=5), LabelRules(from_tags=True, min_photos=9)
+LOOSER: list[tuple[FilterRules | DedupRules | LabelRules, dict[str, Any]]] = [
+    (FILTER, {"min_long_px": 1000}), (FILTER, {"aspect": None}), (FILTER, {"aspect_tolerance": 0.1}),
+    (FILTER.model_copy(update={"reject_grey": True}), {"reject_grey": False, "min_short_px": 1}),
+    (DEDUP, {"max_per_owner": None}), (DEDUP, {"max_per_owner": 6}), (DEDUP, {"max_distance_bits": 3}),
+    (LABELS, {"min_photos": 1}),
+]  # fmt: skip
+STRICTER: list[tuple[FilterRules | DedupRules | LabelRules, dict[str, Any]]] = [
+    (FILTER, {"min_long_px": 1441}), (FILTER, {"aspect": 1.4}), (FILTER, {"min_sharpness": 1.0}),
+    (FILTER, {"min_long_px": 1000, "reject_grey": True}), (DEDUP, {"max_per_owner": 4}),
+    (LABELS, {"language": None}), (LABELS, {"language": "de"}), (LABELS, {"require": True}),
+    (LABELS, {"from_tags": False}), (LABELS, {"a rule of tomorrow": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes", "is_stricter"), [(*each, False) for each in LOOSER] + [(*each, True) for each in STRICTER]
+)
+def test_only_a_rule_that_may_reject_more_is_stricter(
+    rules: FilterRules | DedupRules | LabelRules, changes: dict[str, Any], is_stricter: bool
+) -> None:
+    """What became looser, in one rule or in all, is not; what cannot be compared may be."""
+    name = {FilterRules: "filter", DedupRules: "dedup", LabelRules: "labels"}[type(rules)]
+    before = {"filter": {}, name: rules.model_dump(mode="json")}
+    assert publish.is_stricter(before, {name: before[name] | changes}) == is_stricter
+    assert not publish.is_stricter(before, before)
+
+
+def test_every_rule_says_in_which_direction_it_is_looser() -> None:
+    """But for those of labels that merely say other things; a name that means nothing any more stands nowhere."""
+    told = publish.LESS_IS_LOOSER | publish.MORE_IS_LOOSER | {"aspect", "from_tags", "language", "mapping"}
+    assert told == {*FilterRules.model_fields, *DedupRules.model_fields, *LabelRules.model_fields}
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,22 @@ def test_a_training_of_a_removed_photo_that_never_ended_goes(where: Layout) -> N
     assert not root.pack_dir.exists()
 
 
+def test_a_training_that_lived_during_a_purge_and_was_killed_goes_with_the_next(where: Layout) -> None:
+    """Though its pack, which told of it, went with the first; and even if it came to its end after the removal."""
+    root = Root(where)
+    killed, ended = root.begin("killed"), root.begin("ended")
+    remove(where, source="flickr", photo_id="a")
+    with fit._held(killed, lambda: False), fit._held(ended, lambda: False):
+        for _ in range(2):
+            assert purge.purge_removed(where).runs == 0
+            assert purge.is_needed(where)
+    (ended / "train.json").write_text("{}")
+    assert purge.purge_removed(where).runs == 2
+    assert not killed.exists()
+    assert not ended.exists()
+    assert not purge.is_needed(where)
+
+
 def predicted(where: Layout, name: str, sha256s: list[str | None], digests: bool = True) -> Path:
     """What a model said of a person's own photos: a table, a picture of each, a page."""
     folder = where.prediction(name)

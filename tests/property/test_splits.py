@@ -3,6 +3,7 @@
 import random
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import duckdb
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from storage.records import SCHEMAS, SPLITS
 from tasks.duplicates.groups import components
 from tasks.errors import TooFewPhotos
-from tasks.split import SplitRules, drawn, split_photos, ticket
+from tasks.split import SplitRules, drawn, shares, split_photos, ticket
 from tasks.splitting.shares import best
 
 Rows = dict[str, dict[str, Any]]
@@ -237,7 +238,12 @@ def test_too_few_groups_are_refused_in_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"train": 0.8}, r"train \(0.8\), val \(0.1\) and test \(0.15\) make 1.05: they must sum to 1"),
+        (
+            {"train": 0.8},
+            r"train \(0.8\), val \(0.1\) and test \(0.15\) make 1.05: they must sum to 1, and are 0.05 above",
+        ),
+        ({"train": 0.749998}, "they must sum to 1, and are 2e-06 below"),
+        ({"train": float("nan")}, "train\n  Input should be a finite number"),
         ({"train": 0, "val": 0.5, "test": 0.5}, "train is 0"),
         ({"val": -0.1}, "val"),
         ({"salt": ""}, "salt"),
@@ -249,3 +255,10 @@ def test_impossible_rules_are_refused_by_name(values: dict[str, Any], named: str
     """The message names the key that is at fault."""
     with pytest.raises(ValidationError, match=named):
         SplitRules.model_validate(values)
+
+
+@pytest.mark.parametrize("third", [1 / 3, 0.333333, 0.3333333])
+def test_thirds_are_shares(third: float) -> None:
+    """Shares that rounding put off their sum are taken in proportion; those that sum to 1 are taken as written."""
+    assert shares(SplitRules(train=third, val=third, test=third)) == (Fraction(1, 3),) * 3
+    assert shares(SplitRules()) == (Fraction(3, 4), Fraction(1, 10), Fraction(3, 20))

@@ -126,19 +126,27 @@ def test_labels_and_licences_are_told_by_split() -> None:
 def test_proof_and_changes_are_quoted() -> None:
     """What the audit for leaks found, and what changed since the parent, as snapshot.json says it; else no word."""
     shares = {split: {"target": 0.5, "achieved": 0.4567, "best": 0.49} for split in SPLITS}
-    proof = {"across_splits": {"owners": 0, "near_duplicates": 1234}, "shares": {"splits": shares}}
+    account = {"splits": shares, "is_best_exact": True, "best_off_points": 1.0}
+    proof = {"across_splits": {"owners": 0, "near_duplicates": 1234}, "shares": account}
     changes = {"added": 1234, "by_column": {"title": 2}}
     text = card.dataset_card(joined({}), FACTS | {"leakage": proof, "changes": changes})
     assert "lie in more than one split:\n 0 owners, 1,234 near duplicates." in text
+    assert "| split | photos | target | achieved | best achievable |\n|---|---:|---:|---:|---:|\n" in text
     assert "| train | 2 | 50.00% | 45.67% | 49.00% |" in text
+    assert "| rejected | 1 | | | |\n\n## Composition" in text
     assert (
         "## Changes since version 1\n\n| what | photos |\n|---|---:|\n| added | 1,234 |\n| by column title | 2 |"
         in text
     )
     without = card.dataset_card(joined({}), FACTS)
-    assert "| train | 2 |\n| val | 0 |" in without
+    assert "| split | photos |\n|---|---:|\n| train | 2 |\n| val | 0 |" in without
     assert "An audit" not in without
     assert "## Changes" not in without
+    bounded = card.dataset_card(joined({}), FACTS | {"leakage": proof | {"shares": account | {"is_best_exact": False}}})
+    assert "| achieved | bound |\n" in bounded
+    assert (
+        "| |\n\nThe bound: no split of undivided groups can come nearer than 1.00 percentage points.\n\n##" in bounded
+    )
 
 
 def test_companions_are_all_files_beside_the_tables() -> None:

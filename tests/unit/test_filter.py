@@ -86,6 +86,8 @@ def test_a_person_is_above_every_rule() -> None:
         ({"aspect_tolerance": -0.1}, "aspect_tolerance"),
         ({"aspect_tolerance": 1e-30}, "18 decimals"),
         ({"min_short_px": 2000}, "min_long_px"),
+        ({"min_sharpness": float("inf")}, "min_sharpness\n  Input should be a finite number"),
+        ({"min_brightness": 200, "max_brightness": 99.5}, r"min_brightness \(200\) is above max_brightness \(99.5\)"),
         ({"ratio": 1.5}, "ratio"),
     ],
 )

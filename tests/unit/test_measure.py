@@ -4,14 +4,17 @@ import io
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import imagehash
 import numpy as np
+import pyarrow as pa
 import pytest
 import simplejpeg
 from PIL import Image
 
 from storage.records import MEASURE
 from tasks import measure
+from tasks.filter import FilterRules, count_kept, judge
 from tasks.pictures import imaging
 
 
@@ -90,6 +93,21 @@ def test_all_columns_are_measured() -> None:
     assert {name for name, _ in MEASURE} - set(measure.measure_photo(data)) == {"measure_reason"}
     assert measure.measure_photo(data[:-400]) == {"measure_reason": "truncated"}
     assert measure.measure_photo(b"<html>") == {"measure_reason": "html"}
+
+
+@pytest.mark.parametrize("size", [(3_000_000, 1), (1, 3_000_000)])
+def test_a_line_of_pixels_is_one_row(size: tuple[int, int]) -> None:
+    """A file of a few bytes may be millions of pixels long: every measure fits its column, and no aspect suits it."""
+    out = io.BytesIO()
+    Image.new("1", size, 1).save(out, "PNG")
+    row = measure.measure_photo(out.getvalue())
+    table = pa.Table.from_pylist([row], schema=pa.schema(MEASURE))
+    widest = FilterRules(min_long_px=1, min_short_px=1, aspect=1000, aspect_tolerance=1000)
+    assert (row["long_px"], judge(row, widest)) == (3_000_000, "wrong_aspect")
+    with duckdb.connect() as database:
+        database.register("measured", table)
+        assert count_kept(database, widest, has_decisions=False) == 0
+        assert count_kept(database, FilterRules(min_short_px=1, aspect=None), has_decisions=False) == 1
 
 
 def test_sharpness_tells_blurred_from_sharp() -> None:
