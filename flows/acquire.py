@@ -32,7 +32,7 @@ WORKERS = 4  # task runs of one refresh at once
 MAX_WINDOWS = 600  # task runs of one refresh that search, at most; the next refresh goes on
 FACTS_SHARE = 0.2  # of an hour's calls: spent in one refresh to look again at photos that are known
 WALKED = 0.8  # of the photos that a walk is to see: some are listed and may not be taken
-Job = tuple[Query, Window | None, bool]  # True: listed before, but long ago
+Job = tuple[Query, Window | None, bool]  # True: its question was answered before, in part or long ago
 
 
 def find(dataset: Dataset) -> None:
@@ -55,11 +55,13 @@ def find(dataset: Dataset) -> None:
 
 def to_search(dataset: Dataset, known: dict[str, list[dict[str, Any]]], now: datetime) -> list[Job]:
     """What the ledger, whose window rows are ``known``, does not settle: of each query in turn, the newest first."""
-    source = sources.named(dataset.source)
-    return in_turns(
-        [(query, window, False) for window in source.due(query, known.get(query.query_id, []), now)]
-        for query in dataset.queries
-    )
+    source, jobs = sources.named(dataset.source), list[list[Job]]()
+    for query in dataset.queries:
+        rows = known.get(query.query_id, [])
+        spans = {(row["uploaded_after"], row["uploaded_before"]) for row in rows}
+        due = source.due(query, rows, now)
+        jobs.append([(query, window, window is not None and (window.after, window.before) in spans) for window in due])
+    return in_turns(jobs)
 
 
 def in_turns(lists: Iterable[list[Job]]) -> list[Job]:
@@ -101,7 +103,7 @@ def search_all(
 
 
 def _submit(dataset: Dataset, job: Job, known: ManifestRef | None, now: datetime) -> PrefectFuture[SearchOutcome]:
-    """One window's task; asked anew unless it is closed and was never listed."""
+    """One window's task; asked anew unless it is closed and the ledger has no answer of it."""
     query, window, again = job
     is_settled = window is not None and window.is_closed(now)
     name = f"search {query.name}" + (f" {window.after:%Y-%m-%d}..{window.before:%Y-%m-%d}" if window else "")

@@ -23,7 +23,7 @@ from storage.layout import layout
 from storage.records import AuditRef, ManifestRef
 from storage.settings import settings
 from tasks import sources
-from tasks.audit import Removal, audit, check_known, matches, photos_due, verdicts
+from tasks.audit import Removal, audit, check_known, forbidden, matches, photos_due, verdicts
 from tasks.credentials import with_keys
 from tasks.purge import datasets_of, is_needed, purge_removed
 
@@ -48,11 +48,13 @@ def audit_dataset(
     """
     where, start = layout(), datetime.now(UTC)
     where.check_writable()
+    recover()
     matched = matches(where, remove, start)
     asked_for, unmatched = keep_out(remove, matched, start)
     scrubbed = purge()  # what was asked for just now, and what an audit before could not finish
     check_known(where, dataset)
     checks = look(dataset, photos, everything)
+    withdraw(dataset)
     proven, suspected = verdicts(ledger.read(where, dataset, "checks"), datetime.now(UTC))
     if removals.add(where, proven):
         scrubbed += purge()
@@ -80,6 +82,23 @@ def keep_out(remove: Sequence[Removal], matched: Sequence[int], now: datetime) -
     rows = [each.row(now) for each in remove]
     known = [row for row, photos in zip(rows, matched, strict=True) if photos]
     return removals.add(layout(), known), removals.add(layout(), [row for row in rows if row not in known])
+
+
+def recover() -> None:
+    """Hand over what killed downloads of any dataset left: it may be what is asked to be removed."""
+    where = layout()
+    for name in datasets_of(where):
+        if journal.is_left(where, name):
+            with only_one(f"dataset-{name}"):
+                journal.recover(where, name)
+
+
+def withdraw(dataset: str) -> None:
+    """Take out the photos that are held and whose owner has forbidden downloads since."""
+    where = layout()
+    if rows := forbidden(where, dataset, datetime.now(UTC)):
+        ledger.adopt(where, dataset, manifest.write_rows(where, "attempts", rows))
+        LOG.info("downloads of %d photos that are held are forbidden now: the next refresh leaves them out", len(rows))
 
 
 def purge() -> int:

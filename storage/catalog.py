@@ -88,7 +88,10 @@ _WANTED = f"""
                (o.source, o.photo_id) in (select (source, photo_id) from signed_anew) as is_signed_anew,
                o.source = 'table' and f.etag is not null and f.fetched_at <= $look_again as is_old
         from offered o left join fetched f using (source, photo_id))
-    select source, photo_id, owner_id, is_open, coalesce(attempt + 1, 0) as attempt, renditions,
+    select source, photo_id, owner_id,
+           -- whoever forbade downloads is asked anew, however open the photo was when it was listed
+           case when download_reason = 'not_downloadable' then false else is_open end as is_open,
+           coalesce(attempt + 1, 0) as attempt, renditions,
            case when is_old and not is_lost and not is_replaced then etag end as etag, sha256, format, bytes
     from looked_at
     where is_new or is_lost or is_signed_anew or (is_replaced and len(renditions) > 0) or is_old

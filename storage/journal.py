@@ -64,13 +64,18 @@ def adopt(layout: Layout, dataset: str, batch: str, rows: Iterable[Row]) -> Mani
     return ref
 
 
+def is_left(layout: Layout, dataset: str) -> bool:
+    """Whether ``recover`` would find anything."""
+    return bool(_left(layout, dataset))
+
+
 def recover(layout: Layout, dataset: str) -> int:
     """Hand over what killed downloads left; returns how many rows that were.
 
     A row that the ledger has already, because the run was killed between handing over and clearing, is there twice with
     the same attempt, which whoever reads the ledger takes for one.
     """
-    files = [file for file in sorted(layout.journal(dataset).glob("*.jsonl")) if not _is_written(file)]
+    files = _left(layout, dataset)
     rows = [row for file in files for row in _read(file)]
     if rows:
         _hand_over(layout, dataset, rows)
@@ -88,6 +93,11 @@ def _hand_over(layout: Layout, dataset: str, rows: Iterable[Row]) -> ManifestRef
 
 def _path(layout: Layout, dataset: str, batch: str) -> Path:
     return layout.journal(dataset) / f"{batch}.jsonl"
+
+
+def _left(layout: Layout, dataset: str) -> list[Path]:
+    """The files that no download has open."""
+    return [file for file in sorted(layout.journal(dataset).glob("*.jsonl")) if not _is_written(file)]
 
 
 def _is_written(file: Path) -> bool:

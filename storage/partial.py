@@ -45,9 +45,16 @@ class Body:
         return {"Range": f"bytes={len(self.data)}-", "If-Range": self.validator}
 
     def goes_on(self, headers: Mapping[str, str]) -> bool:
-        """Whether a 206 with these ``headers`` begins where the bytes end."""
+        """Whether a 206 with these ``headers`` begins where the bytes end, and is of the same version as they are: a
+        host may know Range and not If-Range.
+        """
         found = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        return found is not None and int(found[1]) == len(self.data)
+        return found is not None and int(found[1]) == len(self.data) and not self._is_of_another(headers)
+
+    def _is_of_another(self, headers: Mapping[str, str]) -> bool:
+        """Whether ``headers`` have the kind of validator that the bytes began with, and another one."""
+        said = headers.get("ETag" if self.validator.startswith('"') else "Last-Modified", "").removeprefix("W/")
+        return bool(said and self.validator) and said != self.validator
 
     def is_whole(self, headers: Mapping[str, str]) -> bool:
         """Whether a 416 says that there are no more bytes than these."""

@@ -5,16 +5,23 @@ import re
 from urllib.parse import urlsplit
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
-_SECRET = re.compile(
-    r"(?i)\b(api_key|api_sig|oauth_\w+|[\w-]*token[\w-]*|\w*secret|password|csrf|sig|signature|expiry|expires|"
-    r"x-amz-\w+|key-pair-id|policy|credential)=[^&\s'\"<>);]+"
+_NAMES = (
+    r"(?:[\w-]*api[_-]?key|access_?key|api_sig|auth_key|hmac|oauth_\w+|[\w-]*token[\w-]*|[\w-]*secret|password|csrf|sig|"
+    r"signature|expiry|expires|x-amz-[\w-]+|x-goog-[\w-]+|awsaccesskeyid|googleaccessid|key-pair-id|policy|credential)"
 )
+_VALUE = r"[^&\s'\"<>);]+"
+_SECRET = re.compile(
+    rf"(?i)(\b{_NAMES}(?:=|%3D)['\"]?|['\"]{_NAMES}['\"]\s*:\s*['\"]|\bx-[\w-]*token[\w-]*:\s*"
+    rf"|[?&](?:key|auth|jwt)=|\bauthorization['\"]?[:=]\s*['\"]?(?:\w+\s+)?){_VALUE}"
+)
+_USER = re.compile(r"(//)[^/?#\s'\"<>]+(@)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-def redact(text: str) -> str:
-    """``text`` with the values of keys, tokens, signatures and secrets blanked out."""
-    return _SECRET.sub(r"\1=***", text)
+def redact(text: str, key: str = "") -> str:
+    """``text`` with the values of keys, tokens, signatures and secrets blanked out, and ``key`` wherever it stands."""
+    text = text.replace(key, "***") if key else text
+    return _USER.sub(r"\1***\2", _SECRET.sub(r"\1***", text))
 
 
 def without_query(url: str) -> str:

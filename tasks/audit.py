@@ -2,7 +2,8 @@
 
 A photo counts as removed when its site says twice, a day apart, that it is gone (deleted or made private), or once
 while the image host does not have its file either. Silence, errors and time-outs prove nothing. A look dated later than
-now was dated by a clock that was ahead, and counts as not made.
+now was dated by a clock that was ahead, and counts as not made. An owner who forbids downloads takes a photo out as if
+the download had been told so.
 """
 
 import logging
@@ -25,6 +26,7 @@ from storage.removals import Blocked
 from storage.settings import Settings, settings
 from tasks import caching, sources
 from tasks.credentials import with_keys
+from tasks.download import NOT_DOWNLOADABLE, next_try_at
 from tasks.errors import ConfigError, CredentialsRejected, PermanentSourceError, SourceChanged, TransientError
 from tasks.sources import SourceName
 from tasks.sources.base import Source
@@ -194,6 +196,32 @@ def testimony(row: dict[str, Any]) -> str:
     """One look, as it stands in a proof."""
     said = f"{row['checked_at'].astimezone(UTC):%Y-%m-%d %H:%M} UTC: {row['proof']}"
     return f"{said}; its file: HTTP {row['file_status']}" if row["file_status"] else said
+
+
+_FORBIDDEN = """
+    with said as (
+        select source, photo_id, max(checked_at) as checked_at, arg_max(is_download_allowed, checked_at) as is_allowed
+        from checks where state = 'present' and checked_at <= $latest group by all)
+    select source, photo_id, attempt + 1 as attempt, checked_at as fetched_at
+    from fetched join said using (source, photo_id)
+    where sha256 is not null and not is_allowed and (fetched_at < checked_at or fetched_at > $latest)
+    order by source, photo_id
+"""
+
+
+def forbidden(where: Layout, dataset: str, now: datetime) -> list[dict[str, Any]]:
+    """Rows of "attempts" for the photos that are held and whose owner, by the last look, has forbidden downloads since:
+    what the download would have noted had it asked then.
+    """
+    with catalog.connect(where, dataset) as db:
+        rows = db.sql(_FORBIDDEN, params={"latest": now + CLOCKS_DIFFER}).to_arrow_table().to_pylist()
+    return [
+        row | {
+            "download_reason": NOT_DOWNLOADABLE,
+            "next_try_at": next_try_at(NOT_DOWNLOADABLE, row["attempt"], row["fetched_at"]),
+        }
+        for row in rows
+    ]  # fmt: skip
 
 
 def photos_due(where: Layout, dataset: str, now: datetime, calls: int | None, everything: bool) -> pa.Table:

@@ -3,6 +3,7 @@
 Source: GCRA, ITU-T I.371 annex A (the token bucket).
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ MIN_INTERVAL_S = {"api-neo.500px.com": 2.0, "500px.com": 2.0}  # no limit is pub
 FAILURES = 8  # in a row, after which a host counts as gone
 OPEN_S = 2.0  # that it is left alone then, doubled each time that it is gone still
 OPEN_MAX_S = 30.0  # below the last pause of a task that is tried again: tasks/caching.py
+LOOK_EVERY_S = 1.0  # of whoever waits for a turn: whether a pause has begun that is too long to wait for
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -44,12 +46,15 @@ class TokenBucket:
         self._lease, self._leasing = lease, Lock()
         self._leased, self._leased_until = 0, float("-inf")
 
-    def take(self) -> None:
-        """Wait for a turn, and for the end of a pause that begins while waiting."""
-        self._wait()
+    def take(self, most_s: float = math.inf) -> bool:
+        """Wait for a turn, and for the end of a pause that begins meanwhile; False, soon, if it is over ``most_s``."""
+        if not self._wait(most_s):
+            return False
         self._draw()
         while self.paused_s > 0:
-            self._wait()
+            if not self._wait(most_s):
+                return False
+        return True
 
     @property
     def paused_s(self) -> float:
@@ -70,9 +75,13 @@ class TokenBucket:
         with self._lock:
             self.per_s = min(self._full_per_s, self.per_s + self._full_per_s / 100)
 
-    def _wait(self) -> None:
-        if (wait_s := self._reserve()) > 0:
-            self._sleep(wait_s)
+    def _wait(self, most_s: float) -> bool:
+        """Wait for the next free turn; False as soon as a pause of more than ``most_s`` stands before it."""
+        wait_s = self._reserve() if self.paused_s <= most_s else 0.0
+        while wait_s > 0 and self.paused_s <= most_s:
+            self._sleep(min(wait_s, LOOK_EVERY_S))
+            wait_s -= LOOK_EVERY_S
+        return self.paused_s <= most_s
 
     def _reserve(self) -> float:
         """Take the next free turn; seconds until it."""

@@ -185,12 +185,11 @@ class Client:
         """One hop; what may pass is asked again, and a 429 pauses the host for everybody, each only so often."""
         lane, tries, pauses, left_s = self._lane(request), 0, 0, self.limits.deadline_s
         while True:
-            if lane.bucket.paused_s > self.limits.pause_max_s:
+            if lane.bucket.paused_s <= self.limits.pause_max_s and not self._is_admitted(lane):
+                return Answer(request.shown, "unavailable", detail="circuit open: it has not answered for a while")
+            if not lane.bucket.take(self.limits.pause_max_s):
                 paused_s = lane.bucket.paused_s
                 return Answer(request.shown, "rate_limited", 429, detail="paused", retry_after_s=paused_s)
-            if not self._is_admitted(lane):
-                return Answer(request.shown, "unavailable", detail="circuit open: it has not answered for a while")
-            lane.bucket.take()
             started = time.monotonic()
             answer = self._ask(request, started + left_s)
             left_s -= time.monotonic() - started

@@ -192,13 +192,17 @@ class Search:
     def crowded(self, rows: dict[str, dict[str, Any]], pages: "Pages", asked: Mapping[str, str]) -> None:
         """Add to ``rows`` what a window hides that is too short to divide: by licence, and then from both ends."""
         for licence_id in self.query.licences or licences(self.api):
-            first = Pages(self.query)
-            rows |= self.read(first, {**asked, "license": licence_id})
-            pages.read_count += first.read_count
-            if first.total > REACH:
-                second = Pages(self.query)
-                rows |= self.read(second, {**asked, "license": licence_id, "sort": "date-posted-asc"})
-                pages.read_count += second.read_count
+            asked_so = {**asked, "license": licence_id}
+            if self.add(rows, pages, asked_so).total > REACH:
+                self.add(rows, pages, {**asked_so, "sort": "date-posted-asc"})
+
+    def add(self, rows: dict[str, dict[str, Any]], pages: "Pages", asked: Mapping[str, str]) -> "Pages":
+        """The pages of one more search; adds what it finds to ``rows``, and how it went to ``pages``."""
+        more = Pages(self.query)
+        rows |= self.read(more, asked)
+        pages.read_count += more.read_count
+        pages.has_holes |= more.has_holes
+        return more
 
     def read(
         self, pages: "Pages", asked: Mapping[str, str], most: int | None = None, most_total: int | None = None

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from storage.settings import Settings
 from tasks import verdicts, web
+from tasks.addresses import redact
 from tasks.errors import (
     ConfigError,
     CredentialsRejected,
@@ -50,34 +51,36 @@ class Api:
 
     def call(self, method: str, read: Callable[[Json], T], **arguments: str) -> T:
         """What ``read`` finds in the reply to ``method``. Passing faults and unreadable replies are asked for again."""
-        attempt = 0
+        attempt, key = 0, self._key()
         while True:
             answer = self._get(method, arguments)
             if (refusal := web.failure(answer)) and answer.outcome != "truncated":
                 raise refusal
             try:
-                return read(readable(method, answer))
+                return read(readable(method, answer, key))
             except (SourceUnavailable, SourceChanged) as error:
                 attempt += 1
                 if attempt == TRIES:
                     raise _at(answer.url, error) from None
             self.client.sleep(self.client.limits.backoff(attempt - 1))
 
+    def _key(self) -> str:
+        return self.settings.flickr_api_key.get_secret_value() if self.settings.flickr_api_key else ""
+
     def _get(self, method: str, arguments: Mapping[str, str]) -> verdicts.Answer:
         """One call."""
-        key = self.settings.flickr_api_key
         fixed = {"method": method, "format": "json", "nojsoncallback": "1"}
-        secret = {"api_key": key.get_secret_value() if key else ""}
+        secret = {"api_key": self._key()}
         self.calls += 1
         url = self.settings.flickr_url
         hosts = frozenset({urlsplit(url).netloc})
         return self.client.get(url, kind="api", hosts=hosts, params=fixed | dict(arguments) | secret)
 
 
-def readable(method: str, answer: verdicts.Answer) -> Json:
-    """The reply in ``answer``; raises what its error code says, and SourceChanged if it is no reply at all."""
+def readable(method: str, answer: verdicts.Answer, key: str = "") -> Json:
+    """The reply in ``answer``; raises what its error code says, less ``key``, and SourceChanged if it is no reply."""
     verdict = verdicts.classify_reply(method, answer)
-    code, message = integer(verdict.reply.get("code")), text(verdict.reply.get("message")) or ""
+    code, message = integer(verdict.reply.get("code")), redact(text(verdict.reply.get("message")) or "", key)
     match verdict.what:
         case "ok":
             return verdict.reply

@@ -1,8 +1,8 @@
 """The source ``table``: photos that a table names by their URLs, or by files that lie beside it.
 
 Its columns are found by their usual names, or given by the query. A photo's id is the table's own, or else its URL
-without a signature, or its path within the table's folder. A cell decides where a photo is fetched from, so a URL
-must be plain http(s), may lead to its own host and to those that the query names, and a file must lie below the
+without signature and password, or its path within the table's folder. A cell decides where a photo is fetched from, so
+a URL must be plain http(s), may lead to its own host and to those that the query names, and a file must lie below the
 folder of the table.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 from storage.settings import Settings
-from storage.signatures import unsigned
+from storage.signatures import anonymous, unsigned
 from tasks import web
 from tasks.errors import ConfigError
 from tasks.sources.base import Ask, Found, Query, Window, degrees
@@ -146,10 +146,10 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of "listings" that are what the table says, by our names for its columns."""
     texts = ("label", "title", "licence", "licence_url", "owner_id", "owner_name", "page_url")
     said: dict[str, Any] = {name: cells.text(row.get(name)) for name in texts}
-    addresses = {name: plain(said[name]) for name in ("licence_url", "page_url")}
+    addresses = {name: plain(said[name]) for name in ("licence_url", "page_url", "owner_id")}
     return said | addresses | {
         "licence": said["licence"] or "unstated",
-        "owner_id": said["owner_id"] or said["owner_name"],  # who has no id is known by name
+        "owner_id": addresses["owner_id"] or said["owner_name"],  # who has no id is known by name
         "tags": cells.tags(row.get("tags")) + cells.split_tag(row.get("split")),
         "uploaded_at": cells.moment(row.get("uploaded_at")), "taken_at": cells.moment(row.get("taken_at")),
         "latitude": degrees(row.get("latitude"), 90), "longitude": degrees(row.get("longitude"), 180),
@@ -159,8 +159,8 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(cell: str | None) -> str | None:
-    """``cell`` as it may be published: an address without a signature, anything else as it is."""
-    return unsigned(cell) if cell and "?" in cell and _ADDRESS.match(cell) else cell
+    """``cell`` as it may be published: an address without signature and password, anything else as it is."""
+    return unsigned(cell) if cell and ("?" in cell or anonymous(cell) != cell) and _ADDRESS.match(cell) else cell
 
 
 def matched(file: Path, query: Query) -> dict[str, str]:

@@ -233,6 +233,25 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.no_ranges(n)
 
+    def ignores_if_range(self, n: int) -> None:
+        if n == 2:
+            self.send(206, FILE[20_000:], Content_Range=f"bytes 20000-{len(FILE) - 1}/{len(FILE)}", ETag='"v1"')
+        else:
+            self.changed(n)
+
+    def dated_ignores_if_range(self, n: int) -> None:
+        if n == 2:
+            marks = {"Last_Modified": "Sun, 22 Nov 2026 12:00:00 GMT", "ETag": 'W/"v1"'}
+            self.send(206, FILE[20_000:], Content_Range=f"bytes 20000-{len(FILE) - 1}/{len(FILE)}", **marks)
+        else:
+            self.dated(n) if n == 1 else self.no_ranges(n)
+
+    def marked_weakly_by_now(self, n: int) -> None:
+        if n == 2:
+            self.send(206, FILE[20_000:], Content_Range=f"bytes 20000-{len(FILE) - 1}/{len(FILE)}", ETag='W/"v1"')
+        else:
+            self.no_ranges(n)
+
     def short_by_now(self, n: int) -> None:
         self.send(416, Content_Range="bytes */300") if n == 2 else self.no_ranges(n)
 
@@ -447,6 +466,24 @@ def test_a_pause_that_a_host_asks_for_is_kept(get: Get, site: Site, client: Clie
     assert 0 < sum(slept) <= 1
 
 
+def test_whoever_waits_for_a_turn_does_not_wait_for_a_host_that_wants_an_hour(site: Site, parts: Path) -> None:
+    """One 429 that asks for too long a pause is the answer to all that stand in line, within seconds."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert sum(slept) < 20
+        time.sleep(seconds)
+
+    url, hosts = f"http://{site.netloc}/busy-for-an-hour", frozenset({site.netloc})
+    with client_of(replace(SHORT, images_per_s=4, images_burst=1), parts) as client:
+        client.sleep = sleep
+        with ThreadPoolExecutor(8) as threads:
+            answers = [threads.submit(client.get, url, kind="image", hosts=hosts) for _ in range(8)]
+        assert {answer.result().outcome for answer in answers} == {"rate_limited"}
+    assert len(site.asked) < 8
+
+
 def test_a_host_that_wants_a_long_pause_is_left_alone(get: Get, site: Site) -> None:
     """After Retry-After of an hour nothing more is sent to that host: further requests are refused at home."""
     first = get("/busy-for-an-hour")
@@ -542,6 +579,9 @@ def test_a_killed_transfer_goes_on_in_another_process(site: Site, parts: Path) -
         ("/changed", [None, "bytes=20000-"]),  # 200: another file by now
         ("/no-ranges", [None, "bytes=20000-"]),  # 200: the host knows no ranges
         ("/other-range", [None, "bytes=20000-", None]),  # 206, but from elsewhere
+        ("/ignores-if-range", [None, "bytes=20000-", None]),  # 206: the rest, but of another file
+        ("/dated-ignores-if-range", [None, "bytes=20000-", None]),
+        ("/marked-weakly-by-now", [None, "bytes=20000-"]),  # 206: of the same file, packed for the way
         ("/short-by-now", [None, "bytes=20000-", None]),  # 416: the file is shorter now
         ("/all-there", [None, "bytes=60000-"]),  # 416: there is nothing more to come
         ("/unmarked", [None, None]),  # neither ETag nor Last-Modified: nobody could tell

@@ -1,10 +1,12 @@
 """Searches beyond what a site lists at once: complete, resumed where they were interrupted, told before they cost."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -193,6 +195,67 @@ def test_what_no_way_of_asking_shows_is_told(root: Layout, serve: Serve, dataset
     find(dataset)
     assert len(photo_ids(root, dataset)) == 800
     assert sum(row["lost"] for row in ledger.read(root, dataset.name, "windows").to_pylist()) == 200
+
+
+def empty_second_pages(monkeypatch: pytest.MonkeyPatch, by_licence: bool) -> None:
+    """The site leaves out what stands on the second page of each search, or only of those for one licence."""
+    get = web.Client.get
+
+    def emptied(client: web.Client, url: str, **options: Any) -> web.Answer:
+        answer, params = get(client, url, **options), options.get("params", {})
+        if params.get("page") != "2" or (by_licence and "license" not in params):
+            return answer
+        reply = json.loads(answer.body)
+        reply["photos"]["photo"] = []
+        return replace(answer, body=json.dumps(reply).encode())
+
+    monkeypatch.setattr(web.Client, "get", emptied)
+
+
+def within(dataset: Dataset, after: datetime, before: datetime) -> Dataset:
+    """``dataset`` over photos that were uploaded then."""
+    query = dataset.queries[0].model_copy(update={"uploaded_after": after, "uploaded_before": before})
+    return dataset.model_copy(update={"queries": (query,)})
+
+
+@pytest.mark.usefixtures("few")
+def test_a_window_with_holes_is_asked_again_though_its_answer_is_kept(
+    root: Layout, serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a site left out in a bad hour is found by the next refresh, and then nothing more is asked for."""
+    site = serve(Catalogue.synthetic(220))
+    uploads = sorted(photo.uploaded_at for photo in site.catalogue.listed())
+    dataset = within(dataset, uploads[0], uploads[-1] + timedelta(seconds=1))
+    with monkeypatch.context() as bad:
+        empty_second_pages(bad, by_licence=False)
+        find(dataset)
+    assert len(photo_ids(root, dataset)) == 170
+    find(dataset)
+    assert photo_ids(root, dataset) == truth(site)
+    asked = searches(site)
+    find(dataset)
+    assert searches(site) == asked
+
+
+@pytest.mark.usefixtures("few")
+def test_holes_of_a_window_that_is_asked_by_licence_are_seen(
+    root: Layout, serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 900 photos of one second those of a second page are left out: the next refresh finds them."""
+    template = Catalogue.synthetic(5).listed()[0]
+    burst = Catalogue()
+    burst.put(
+        replace(template, id=str(10**10 + n), licence=4 if n < 390 else 9 + n % 5, duplicate_of=None)
+        for n in range(900)
+    )
+    site = serve(burst)
+    dataset = within(dataset, template.uploaded_at, template.uploaded_at + timedelta(seconds=1))
+    with monkeypatch.context() as bad:
+        empty_second_pages(bad, by_licence=True)
+        find(dataset)
+    assert len(photo_ids(root, dataset)) < 900
+    find(dataset)
+    assert photo_ids(root, dataset) == truth(site)
 
 
 def test_old_facts_are_looked_at_again_on_a_share_of_the_budget(

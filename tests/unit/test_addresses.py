@@ -69,5 +69,34 @@ def test_secrets_are_blanked_out() -> None:
     assert "s3cret" not in redact(
         "broken: '/x?oauth_token=s3cret&api_sig=s3cret' client_secret=s3cret, auth_token=s3cret"
     )
+    assert redact("GET /?method=a&key=s3cret&auth=s3cret&n=1") == "GET /?method=a&key=***&auth=***&n=1"
     signed = "GET /1.jpg?sig=s3cret&expiry=s3cret&X-Amz-Signature=s3cret&csrf=s3cret; x-500px-csrf-token-prod=s3cret"
     assert "s3cret" not in redact(signed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FLICKR_API_KEY={}", '"api_key": "{}"', "{{'api_key': '{}'}}", "api_key%3D{}", "Authorization: Bearer {}",
+        "{{'Authorization': 'Basic {}'}}", "auth_key={}", "hmac={}", "apikey={}", "access_key={}", "x-csrf-token: {}",
+        "https://ann:{}@h/x.jpg", "https://ann:p@{}@h/x.jpg", "GET http://{}@h: no", "AWSAccessKeyId={}",
+        "X-Goog-Signature={}", "/x?jwt={}",
+    ],
+)  # fmt: skip
+def test_secrets_are_blanked_out_in_whatever_form(text: str) -> None:
+    """As a variable, a header, a field of JSON, a parameter within a parameter, and before a host."""
+    assert redact(text.format("s3cret0")) == text.format("***").replace("ann:p@", "").replace("ann:", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Flickr says that FLICKR_API_KEY is expired (100): get a valid key at https://www.flickr.com/services/apps/",
+        "the signature: of 3 photos", "sort key=date", "auth: not needed", "policy: keep", '"title": "a key: b"',
+        "https://h/photos/@ann/1?page=2", "mail me@example.org // or not", "https://h/p?monkey=1&author=ann",
+        "hosts=a.example, tokens: 25", "state=present photo_id=1 owner_id=77777777@N07",
+    ],
+)  # fmt: skip
+def test_what_is_no_secret_stays_readable(text: str) -> None:
+    """Sentences about keys and signatures, and parameters whose names only look like theirs."""
+    assert redact(text) == text

@@ -55,6 +55,16 @@ def test_a_photo_that_was_never_asked_for_is_wanted(where: Layout) -> None:
     assert [rung["label"] for rung in row["renditions"]] == ["Original", "Large"]
 
 
+def test_whether_a_forbidden_photo_may_be_had_is_asked_however_open_it_was(where: Layout) -> None:
+    """It was listed with its original; its owner forbade downloads since."""
+    listed(where, is_open=True)
+    tried(where)
+    no = {"attempt": 1, "download_reason": "not_downloadable", "next_try_at": NOW + 30 * DAY}
+    tried(where, at=NOW + DAY, keep=False, **no)
+    assert not wanted(where, NOW + 29 * DAY)
+    assert [row["is_open"] for row in wanted(where, NOW + 31 * DAY)] == [False]
+
+
 def test_a_photo_that_is_held_is_not_wanted(where: Layout) -> None:
     """Not today and not in ten years, while its file is there and its address is offered."""
     listed(where, licence=None)

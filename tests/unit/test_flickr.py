@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from storage.settings import Settings
 from tasks.errors import (
     ConfigError,
     CredentialsRejected,
+    DarkroomError,
     PermanentSourceError,
     SourceChanged,
     SourceUnavailable,
@@ -202,6 +204,23 @@ def test_every_error_code_says_what_to_do(code: int | None, message: str, kind: 
     with pytest.raises(kind, match=says) as caught:
         readable("flickr.photos.search", failing(code, message))
     assert caught.type is kind
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 116])
+@pytest.mark.parametrize("method", ["flickr.photos.search", "flickr.photos.getInfo"])
+def test_no_error_tells_the_key(method: str, code: int) -> None:
+    """A site that repeats the key, named or bare, does not bring it into logs and rows."""
+    with pytest.raises(DarkroomError) as caught:
+        readable(method, failing(code, "the key 0123abcd may not: api_key=0123abcd"), "0123abcd")
+    assert "0123abcd" not in str(caught.value)
+    assert "the key *** may not" in str(caught.value)
+
+
+def test_a_call_tells_its_errors_without_its_key() -> None:
+    """The key is known where the call is made."""
+    client: Any = SimpleNamespace(get=lambda url, **asked: failing(2, f"{asked['params']['api_key']} may not"))
+    with pytest.raises(PermanentSourceError, match=r"2: \*\*\* may not"):
+        Api(client, Settings(FLICKR_API_KEY="0123abcd")).call("flickr.photos.search", dict)
 
 
 def failing(code: object, message: str) -> Answer:

@@ -560,12 +560,22 @@ def test_a_signature_is_no_part_of_an_id(tmp_path: Path) -> None:
     assert list(rows("table", tmp_path / "t.csv")) == ["https://a.example/1.jpg"]
 
 
+def test_a_password_is_no_part_of_an_id(tmp_path: Path) -> None:
+    """Nor of an address that is published; an ``@`` behind the host is none's, and what fetches has all of it."""
+    secret = "https://ann:hunter2@a.example/@ann/1.jpg?auth=hunter2"
+    (tmp_path / "t.csv").write_text(f"url,page_url,owner\n{secret},//ann:hunter2@a.example/1,{secret}\n")
+    ((photo_id, row),) = rows("table", tmp_path / "t.csv").items()
+    assert photo_id == row["owner_id"] == unsigned(row["image_url"]) == "https://a.example/@ann/1.jpg"
+    assert (row["page_url"], row["image_url"]) == ("//a.example/1", secret)
+
+
 SIGNED = [
     "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=k%2Fs3&X-Amz-Signature=ab",
     "AWSAccessKeyId=k&Signature=a%3D&Expires=9",
     "Expires=9&Policy=e_&Signature=a~&Key-Pair-Id=K", "GoogleAccessId=a%40b&Expires=9&Signature=c",
     "X-Goog-Algorithm=GOOG4-RSA-SHA256&x-goog-signature=ab", "sv=2024-05-04&se=2026&sr=b&sp=r&skoid=1&sktid=2&sig=a%3D",
     "access_token=a", "token=a&expires=9", "amp;X-Amz-Signature=a", "X%2DAmz%2DSignature=a", "oh=00_a&oe=6&_nc_ohc=b",
+    "auth=a1", "key=AIza_b-c", "access_key=a", "jwt=a.b.c", "Pass=a",
 ]  # fmt: skip
 
 
@@ -582,7 +592,19 @@ def test_signatures_of_all_kinds_are_known(query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["id=5", "sp=12&se=3", "s=1&si=2", "signed=1&tokens=2", "a&&b=", "design=x", "q=sig%3Da"]
+    "query",
+    [
+        "id=5",
+        "sp=12&se=3",
+        "s=1&si=2",
+        "signed=1&tokens=2",
+        "a&&b=",
+        "design=x",
+        "q=sig%3Da",
+        "key=1.jpg",
+        "key=a%2Fb",
+        "key=5",
+    ],
 )
 def test_what_is_no_signature_stays(query: str) -> None:
     """It may be what tells two pictures apart."""

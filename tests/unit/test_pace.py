@@ -1,5 +1,7 @@
 """How fast a host is asked, by one process and by all that share a budget, and when it is no longer asked."""
 
+import pytest
+
 from tasks import pace
 from tasks.pace import Breaker, Lease, TokenBucket
 from tasks.web import Limits
@@ -71,19 +73,33 @@ def test_a_pause_stops_everybody_and_halves_the_rate() -> None:
     assert turns(of, clock, 3) == [60, 61, 62]
 
 
-def test_a_pause_that_begins_during_a_wait_is_waited_for() -> None:
-    """A thread that sleeps towards its turn does not slip through when the host asks for a pause meanwhile."""
+@pytest.mark.parametrize(
+    ("pause_s", "is_given", "ends_s"), [(10, True, 1020), (120, True, 1121), (121, False, 1001), (86400, False, 1001)]
+)
+def test_a_pause_that_begins_during_a_wait(pause_s: float, is_given: bool, ends_s: float) -> None:
+    """A thread that sleeps towards its turn does not slip through when the host asks for a pause meanwhile: it waits
+    for the end of a short one, and gives up within a second of the beginning of one that is too long.
+    """
     clock = Clock()
 
     def sleep(seconds: float) -> None:
         clock.sleep(seconds)
         if clock.now_s == 1001.0:
-            of.pause(10)
+            of.pause(pause_s)
 
-    of = TokenBucket(1, 1, clock, sleep)
-    of.take()
-    of.take()
-    assert clock.now_s >= 1011.0
+    of = TokenBucket(1 / 20, 1, clock, sleep)
+    assert of.take(120)
+    assert of.take(120) == is_given
+    assert clock.now_s == ends_s
+
+
+def test_whoever_does_not_wait_takes_no_turn() -> None:
+    """A thousand that find a pause too long do not delay those that come after it."""
+    of, clock = bucket(2, 1)
+    of.pause(60)
+    assert not any(of.take(59) for _ in range(1000))
+    assert clock.now_s == 1000
+    assert turns(of, clock, 2) == [60, 61]
 
 
 def test_many_threads_that_hit_one_limit_slow_the_host_down_once() -> None:
