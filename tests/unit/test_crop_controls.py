@@ -69,12 +69,20 @@ def test_an_edit_of_the_code_counts_and_a_comment_does_not(controls: Any, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("low", "beats", "holds"), [(0.45, False, True), (0.45, True, False), (0.51, False, False), (0.39, False, False)]
+    ("name", "low", "beats", "holds"),
+    [
+        ("crop_accuracy", 0.45, False, True),
+        ("crop_accuracy", 0.45, True, False),
+        ("crop_accuracy", 0.51, False, False),
+        ("crop_accuracy", 0.39, False, False),
+        ("rectangle_iou_crops", 0.39, False, True),
+        ("rectangle_iou_crops", 0.51, True, False),
+    ],
 )
 def test_a_control_holds_while_its_interval_holds_the_baseline(
-    controls: Any, low: float, beats: bool, holds: bool
+    controls: Any, name: str, low: float, beats: bool, holds: bool
 ) -> None:
-    """What lies below chance has been learnt, too; and what a report calls a win is what the control must not have."""
+    """Below a coin has been learnt, too, but not below the best constant; a win is what the control must not have."""
     arm = {"arm": "a", "value": low + 0.05, "low": low, "high": low + 0.1, "seed_std": None, "beats_baseline": beats}
-    figure = {"name": "crop_accuracy", "label": "F", "better": "higher", "baseline": 0.5, "arms": [arm]}
+    figure = {"name": name, "label": "F", "better": "higher", "baseline": 0.5, "arms": [arm]}
     assert [check.holds for check in controls.negative({"figures": [figure]}, "lens 0")] == [holds]
