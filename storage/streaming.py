@@ -29,6 +29,7 @@ def database(layout: Layout, **manifests: ManifestRef | Iterable[ManifestRef]) -
     scratch = layout.root / "scratch"
     with duckdb.connect(config={"temp_directory": str(scratch), "memory_limit": f"{MEMORY_GB}GB"}) as db:
         db.execute("set timezone = 'UTC'")
+        db.execute("set parquet_metadata_cache = true")  # a view reads it when it is made, and whoever asks it again
         for name, refs in manifests.items():
             refs = [refs] if isinstance(refs, ManifestRef) else list(refs)
             paths = ", ".join("'" + str(manifest.path(layout, ref)).replace("'", "''") + "'" for ref in refs)

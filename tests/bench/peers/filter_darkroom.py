@@ -15,8 +15,9 @@ RULES = FilterRules(reject_edited=True)
 
 
 def seen(file: str) -> duckdb.DuckDBPyConnection:
-    """A database with the view that the filter asks for."""
+    """A database with the view that the filter asks for, as ``streaming.database`` makes it."""
     db = duckdb.connect()
+    db.execute("set parquet_metadata_cache = true")
     db.execute(f"create view measured as select * from read_parquet('{file}')")
     return db
 
