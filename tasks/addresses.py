@@ -16,6 +16,8 @@ _SECRET = re.compile(
 )
 _USER = re.compile(r"(//)[^/?#\s'\"<>]+(@)")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What Python counts as public: IPv4 in IPv6 and sites (both deprecated), NAT64 within a network, Azure's metadata.
+_INSIDE = [ipaddress.ip_network(each) for each in ("::/96", "fec0::/10", "64:ff9b:1::/48", "168.63.129.16/32")]
 
 
 def redact(text: str, key: str = "") -> str:
@@ -71,7 +73,7 @@ def is_inside(host: str) -> bool:
         if address in _NAT64:
             embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         address = embedded or address
-    return not address.is_global or address.is_multicast
+    return not address.is_global or address.is_multicast or any(address in network for network in _INSIDE)
 
 
 def is_loopback(host: str) -> bool:

@@ -48,6 +48,7 @@ def test_an_address_inside_is_allowed_only_with_its_port() -> None:
         ("169.254.169.254", True), ("100.64.0.1", True), ("0.0.0.0", True), ("224.0.0.1", True), ("::1", True),
         ("fe80::1%eth0", True), ("fd00:ec2::254", True), ("::ffff:10.0.0.1", True), ("::ffff:127.0.0.1", True),
         ("2002:7f00:1::", True), ("64:ff9b::a9fe:a9fe", True), ("[::1]", True), ("localhost", True),
+        ("::127.0.0.1", True), ("fec0::1", True), ("64:ff9b:1::7f00:1", True), ("168.63.129.16", True),
         ("LOCALHOST.", True), ("8.8.8.8", False), ("2606:4700::1111", False), ("::ffff:8.8.8.8", False),
         ("64:ff9b::808:808", False), ("live.staticflickr.com", False),
     ],
