@@ -166,18 +166,22 @@ def test_an_interrupted_search_resumes_at_the_window(
     assert searches(site) - before <= whole - 3, "windows under way when it broke may be asked twice"
 
 
+def burst_of_one_second(of_one_licence: int) -> Catalogue:
+    """900 photos uploaded at once, so many of one licence and the others of five."""
+    template, burst = Catalogue.synthetic(5).listed()[0], Catalogue()
+    burst.put(
+        replace(template, id=str(10**10 + n), licence=4 if n < of_one_licence else 9 + n % 5, duplicate_of=None)
+        for n in range(900)
+    )
+    return burst
+
+
 @pytest.mark.usefixtures("few")
 def test_a_window_too_short_to_divide_is_asked_by_licence_and_from_both_ends(
     root: Layout, serve: Serve, dataset: Dataset
 ) -> None:
     """900 photos of one second: 500 of one licence and 400 of the others; all of them are found."""
-    template = Catalogue.synthetic(5).listed()[0]
-    burst = Catalogue()
-    burst.put(
-        replace(template, id=str(10**10 + n), licence=4 if n < 500 else 9 + n % 5, duplicate_of=None)
-        for n in range(900)
-    )
-    site = serve(burst)
+    site = serve(burst_of_one_second(500))
     find(dataset)
     assert photo_ids(root, dataset) == truth(site)
     rows = ledger.read(root, dataset.name, "windows").to_pylist()
@@ -242,13 +246,8 @@ def test_holes_of_a_window_that_is_asked_by_licence_are_seen(
     root: Layout, serve: Serve, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 900 photos of one second those of a second page are left out: the next refresh finds them."""
-    template = Catalogue.synthetic(5).listed()[0]
-    burst = Catalogue()
-    burst.put(
-        replace(template, id=str(10**10 + n), licence=4 if n < 390 else 9 + n % 5, duplicate_of=None)
-        for n in range(900)
-    )
-    site = serve(burst)
+    burst = burst_of_one_second(390)
+    site, template = serve(burst), burst.listed()[0]
     dataset = within(dataset, template.uploaded_at, template.uploaded_at + timedelta(seconds=1))
     with monkeypatch.context() as bad:
         empty_second_pages(bad, by_licence=True)
