@@ -10,7 +10,7 @@ from typing import Any
 from prefect.futures import PrefectFuture
 
 from flows import artifacts
-from flows.progress import say, stream
+from flows.progress import say, stoppable, stream
 from storage import catalog, journal, ledger, manifest
 from storage.layout import layout, sweep_drafts
 from storage.records import ManifestRef, Plan, QueryPlan
@@ -19,7 +19,7 @@ from storage.signatures import unsigned
 from tasks import sources
 from tasks.credentials import with_keys
 from tasks.dataset import Dataset
-from tasks.download import STOPPING, download, room_left
+from tasks.download import download, room_left
 from tasks.errors import ConfigError, EmptyResult
 from tasks.search import SearchOutcome, search
 from tasks.sources.base import Forecast, Query, Window
@@ -163,14 +163,7 @@ def fetch(dataset: Dataset) -> None:
     def has_room(ahead: int) -> bool:
         return bool(room > expected * size * ahead)
 
-    STOPPING.clear()
-    try:
-        done = stream("download", len(batches), submit, keep, has_room)
-    except Exception:
-        raise
-    except BaseException:  # Ctrl-C, or a run that was cancelled: its batches end with what they have
-        STOPPING.set()
-        raise
+    done = stream("download", len(batches), submit, keep, has_room)
     if done < len(batches):
         left = sum(batch.rows for batch in batches[done:])
         say(
@@ -194,6 +187,7 @@ def announce(dataset: Dataset, photos: int, expected: float, room: float) -> Non
     )
 
 
+@stoppable()
 def plan(dataset: Dataset) -> Plan:
     """What a refresh would ask and fetch, for one call a query; nothing is listed, nothing is fetched."""
     now, source, current = datetime.now(UTC), sources.named(dataset.source), with_keys(settings())

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from flows import artifacts
 from flows.exclusive import only_one
-from flows.progress import gather
+from flows.progress import gather, stoppable
 from storage import journal, ledger, licences, manifest, removals
 from storage.layout import layout
 from storage.records import AuditRef, ManifestRef
@@ -115,6 +115,7 @@ def purge() -> int:
     return purged.snapshots
 
 
+@stoppable()
 def look(dataset: str, photos: int | None, everything: bool) -> pa.Table:
     """Ask for the photos that are due; the rows "checks" that came, which the ledger has adopted."""
     where = layout()

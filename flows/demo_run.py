@@ -13,8 +13,8 @@ from rich.table import Table
 
 from flows.pipeline import PipelineResult, pipeline
 from tasks.dataset import Dataset
-from tasks.download import STOPPING
 from tasks.errors import DarkroomError
+from tasks.stopping import STOPPING
 
 RECIPE = "crops_thumbnail_narrow"
 TERMS = (

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tasks import fitting
+from tasks.stopping import STOPPING
 
 Result = TypeVar("Result")
 LINE_EVERY_S = 5.0
@@ -41,6 +42,19 @@ def bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
         yield show
 
 
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Whoever gives up waiting for the tasks of the block ends their own waits too: they end with what they have."""
+    STOPPING.clear()
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:  # Ctrl-C, or a run that was cancelled
+        STOPPING.set()
+        raise
+
+
 def gather(
     label: str, futures: Sequence[PrefectFuture[Result]], keep: Callable[[Result], object] = lambda result: None
 ) -> list[Result]:
@@ -50,7 +64,7 @@ def gather(
     """
     if not futures:
         return []
-    with bar(label, len(futures)) as show:
+    with stoppable(), bar(label, len(futures)) as show:
         for done, future in enumerate(as_completed(list(futures)), start=1):
             keep(result_of(future))
             show(done)
@@ -70,7 +84,7 @@ def stream(
     futures: list[PrefectFuture[Result]] = []
     failure: BaseException | None = None
     submitted = done = 0
-    with bar(label, count) as show:
+    with stoppable(), bar(label, count) as show:
         while True:
             while failure is None and submitted < count and submitted - done < ahead:
                 if not may_go_on(submitted - done + 1):

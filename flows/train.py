@@ -50,9 +50,11 @@ def train_model(
     """
     layout().check_writable()
     resolved = resolve(recipe)
-    starts = [start_weights(start) for start in start_from or []]
+    for start in start_from or []:
+        start_weights(start)  # what cannot be had is said before anybody waits
     ready = prepare(snapshot, resolved)
     with only_one(f"training-{socket.gethostname()}"):
+        starts = [start_weights(start) for start in start_from or []]  # who held it may have collected those as garbage
         packed = one("pack", pack.submit(select(ready.joined), **asdict(resolved.pack), rotate=ready.rotate))
         evaluated = train_and_evaluate(ready, packed, resolved, seed, starts)
     page = report(ready, packed, resolved, evaluated)

@@ -83,7 +83,9 @@ _WANTED = f"""
                -- an address that was asked for and is offered no more leads to another file now; 500px has new ones
                -- for the same file each time
                o.source <> '500px' and f.sha256 is not null and f.fetched_url is not null
-                   and not list_contains([regexp_extract(r.url, '^[^?#]*') for r in renditions], f.fetched_url)
+                   and not list_contains([regexp_replace(regexp_extract(r.url, '^[^?#]*'),
+                                                         '^([A-Za-z][A-Za-z0-9+.-]*:)?//[^/]*@', '\\1//')
+                                          for r in renditions], f.fetched_url)
                    or o.listed_etag is not null and o.listed_etag is distinct from f.etag as is_replaced,
                (o.source, o.photo_id) in (select (source, photo_id) from signed_anew) as is_signed_anew,
                o.source = 'table' and f.etag is not null and f.fetched_at <= $look_again as is_old

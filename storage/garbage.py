@@ -1,4 +1,5 @@
-"""What nothing refers to any more: outputs of stages, kept results, packs, photos and weights; found, and deleted.
+"""What nothing refers to any more: outputs of stages, kept results, packs, photos, weights and pauses that are over;
+found, and deleted.
 
 A snapshot refers to its files, to the table that it was made from, and to every photo of its rows; a ledger to the
 photos that are held; a training that has not ended to its pack; every run, finished or not, to the weights that it
@@ -13,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage import catalog
+from storage import catalog, pauses
 from storage.errors import StorageError
 from storage.layout import Layout
 from storage.records import FileRef, ManifestRef, PackRef
@@ -28,7 +30,7 @@ from storage.views import all_versions
 
 LOG = logging.getLogger(__name__)
 PHOTO_COLUMNS = ("sha256", "blob")  # name files of photos
-KINDS = ("stages", "cache", "packs", "blobs", "weights")
+KINDS = ("stages", "cache", "packs", "blobs", "weights", "pauses")
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ def find(layout: Layout, before_s: float) -> list[Heap]:
     blobs = unnamed(_old(pictures, before_s), photos_in_use(layout, set(outputs) - set(stages)))
     copies = [path for path in layout.root.glob("weights/**/[!.]*") if path.is_file()]
     weights = _old(set(copies) - used_by_runs, before_s)
-    every = {"stages": outputs, "cache": results, "packs": folders, "blobs": pictures, "weights": copies}
-    doomed = {"stages": stages, "cache": cache, "packs": packs, "blobs": blobs, "weights": weights}
+    told = list(layout.pauses.glob("[!.]*"))
+    over = [path for path in _old(told, before_s) if pauses.read(path, datetime.now(UTC)) is None]
+    every = {
+        "stages": outputs, "cache": results, "packs": folders, "blobs": pictures, "weights": copies, "pauses": told,
+    }  # fmt: skip
+    doomed = {"stages": stages, "cache": cache, "packs": packs, "blobs": blobs, "weights": weights, "pauses": over}
     return [
         Heap(kind, doomed[kind], sum(map(size_bytes, doomed[kind])), len(every[kind]) - len(doomed[kind]))
         for kind in KINDS

@@ -56,6 +56,11 @@ class Layout:
         return self.root / "partial"
 
     @property
+    def pauses(self) -> Path:
+        """How long hosts want to be left alone, for all processes that ask them: a file each, of use for a day."""
+        return self.root / "pauses"
+
+    @property
     def removals(self) -> Path:
         """What was removed from all datasets, for ever."""
         return self.root / "removals"
@@ -154,7 +159,7 @@ def drafting(folder: Path) -> Iterator[Path]:
 def sweep_drafts(layout: Layout, now_s: float | None = None) -> int:
     """Delete the drafts that killed processes left; how many that were. Young ones may be somebody's work."""
     swept = 0
-    for folder in ("stages/*", "datasets/*/ledger/*", "datasets/*/journal", "removals", "partial"):
+    for folder in ("stages/*", "datasets/*/ledger/*", "datasets/*/journal", "removals", "partial", "pauses"):
         for draft in layout.root.glob(f"{folder}/.*.part"):
             with suppress(FileNotFoundError):  # its owner was faster
                 if (now_s or time.time()) - draft.stat().st_mtime > DRAFTS_FOR_S and draft.is_file():

@@ -6,7 +6,8 @@ Example: ``with views.connect(layout()) as db: db.sql("from photos where dataset
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from storage import catalog, migration, removals
 from storage.layout import Layout
 from storage.records import MOMENT, SCHEMAS, SPLITS
 
+LOG = logging.getLogger(__name__)
 _SNAPSHOTS = pa.schema([
     ("dataset", pa.string()), ("version", pa.int32()), ("parent", pa.int32()), ("restores", pa.int32()),
     ("is_latest", pa.bool_()), ("created_at", MOMENT), ("code_version", pa.string()),
@@ -92,13 +94,25 @@ def _snapshot(layout: Layout, name: str, version: int) -> dict[str, Any]:
 
 
 def _runs(layout: Layout) -> Iterator[dict[str, Any]]:
-    """What each folder of a run says of itself."""
+    """What each folder of a run says of itself; what cannot be read there is null, and told in the log."""
     for file in sorted(layout.root.glob("runs/*/train.run.json")):
-        request = json.loads(file.read_text())
         judged = file.with_name("evaluation.json")
-        figures = json.loads(judged.read_text())["figures"] if judged.is_file() else []
+        asked = _read(file, lambda said: {"recipe": said["recipe"]["name"], "seed": said["seed"]})
+        found = _read(judged, lambda said: {"figures": [(each["name"], each["value"]) for each in said["figures"]]})
         yield {
-            "run_id": file.parent.name, "recipe": request["recipe"]["name"], "seed": request["seed"],
-            "is_evaluated": judged.is_file(), "figures": [(each["name"], each["value"]) for each in figures],
+            "run_id": file.parent.name, **asked, "is_evaluated": bool(found), "figures": [], **found,
             "uri": str(file.parent),
         }  # fmt: skip
+
+
+def _read(file: Path, columns: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """``columns``, of _RUNS, of the JSON in ``file``; none if it is not there, or damaged."""
+    try:
+        found = columns(json.loads(file.read_bytes()))
+        pa.Table.from_pylist([found], schema=pa.schema([_RUNS.field(name) for name in found]))  # or none could be made
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:  # Arrow's among them
+        LOG.warning("the views lack what %r says, for it is damaged (%s)", str(file), type(error).__name__)
+        return {}
+    return found

@@ -4,6 +4,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from storage.signatures import anonymous
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _NAMES = (
     r"(?:[\w-]*api[_-]?key|access_?key|api_sig|auth_key|hmac|oauth_\w+|[\w-]*token[\w-]*|[\w-]*secret|password|csrf|sig|"
@@ -27,8 +29,8 @@ def redact(text: str, key: str = "") -> str:
 
 
 def without_query(url: str) -> str:
-    """``url`` up to its question mark: what names a picture; behind it may be a signature."""
-    return url.partition("#")[0].partition("?")[0]
+    """``url`` up to its question mark, behind which may be a signature, without a password: what names a picture."""
+    return anonymous(url).partition("#")[0].partition("?")[0]
 
 
 def netloc(url: str) -> str:

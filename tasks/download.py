@@ -15,7 +15,6 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
 from urllib.parse import urlsplit
 
 from prefect import task
@@ -27,7 +26,7 @@ from storage.layout import Layout, layout
 from storage.records import ManifestRef
 from storage.removals import Blocked
 from storage.settings import Settings, settings
-from tasks import caching, sources
+from tasks import caching, sources, stopping
 from tasks.addresses import without_query
 from tasks.credentials import with_keys
 from tasks.errors import (
@@ -54,8 +53,6 @@ LOOK_AGAIN = timedelta(days=30)
 PHOTOS_TO_BLAME_HOST = 8  # fewer that fail may each have a reason of their own, and must not end the run
 BLAMED_SHARE = 16  # nor must fewer than one in so many of a large batch make it be tried again
 FREE_BYTES = 2_000_000_000  # that are left to everybody else on the disk
-
-STOPPING = Event()  # set when somebody gave up waiting: no photo is begun any more
 
 _PLACEHOLDER = "photo_unavailable"  # in the name of the picture that Flickr once redirected to
 
@@ -123,6 +120,8 @@ def climb_renewed(wanted: Row, site: Site, etag: str | None) -> tuple[Rendition,
         return rendition, fetched
     try:
         fresh = site.renew(wanted["photo_id"])
+    except Interrupted:
+        raise
     except DarkroomError as error:
         log.info("photo %s: no fresh address of it (%s)", wanted["photo_id"], error)
         return rendition, fetched
@@ -232,11 +231,10 @@ def folder_bytes(folder: Path) -> int:
 
 def fetch_all(photos: list[Row], site: Site, where: Layout, book: Journal) -> list[Row]:
     """``attempts`` rows of ``photos``; each is in the journal once it is final. Raises DiskFull with that intact, and
-    Interrupted as soon as STOPPING is set."""
+    Interrupted as soon as somebody gives up waiting."""
 
     def one(photo: Row) -> Row:
-        if STOPPING.is_set():
-            raise Interrupted("stopped: what was fetched is kept, and the next run fetches the rest")
+        stopping.check()
         row = fetch(photo, site, where)
         if row["download_reason"] not in TRANSIENT:
             book.note(row)

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
+from storage.pauses import Pause, PauseFile
+
 MIN_INTERVAL_S = {"api-neo.500px.com": 2.0, "500px.com": 2.0}  # no limit is published: one call in so many seconds
 FAILURES = 8  # in a row, after which a host counts as gone
 OPEN_S = 2.0  # that it is left alone then, doubled each time that it is gone still
 OPEN_MAX_S = 30.0  # below the last pause of a task that is tried again: tasks/caching.py
 LOOK_EVERY_S = 1.0  # of whoever waits for a turn: whether a pause has begun that is too long to wait for
+SLOWEST = 64  # the part of its full rate that a host which complains is asked at still: a file in 3 s
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -32,12 +35,12 @@ class TokenBucket:
     """``burst`` turns at once, then ``per_s`` a second; slower after ``pause``, and faster again with each ``recover``.
 
     Any number of threads may share one. ``lease`` gets turns of a budget that other processes share, and blocks until
-    there are some; None: nobody does.
+    there are some; None: nobody does. ``told`` is where processes tell each other of pauses.
     """
 
     def __init__(
         self, per_s: float, burst: int, clock: Clock = time.monotonic, sleep: Sleep = time.sleep,
-        lease: Callable[[], Lease | None] = lambda: None,
+        lease: Callable[[], Lease | None] = lambda: None, told: PauseFile | None = None,
     ) -> None:  # fmt: skip
         self._full_per_s = self.per_s = per_s
         self._burst, self._clock, self._sleep, self._lock = burst, clock, sleep, Lock()
@@ -45,6 +48,7 @@ class TokenBucket:
         self._paused_until = float("-inf")
         self._lease, self._leasing = lease, Lock()
         self._leased, self._leased_until = 0, float("-inf")
+        self._told, self._look_at = told, float("-inf")
 
     def take(self, most_s: float = math.inf) -> bool:
         """Wait for a turn, and for the end of a pause that begins meanwhile; False, soon, if it is over ``most_s``."""
@@ -58,22 +62,42 @@ class TokenBucket:
 
     @property
     def paused_s(self) -> float:
-        """Seconds that the host still wants to be left alone."""
+        """Seconds that the host still wants to be left alone, as far as any process knows."""
+        self._listen()
         return max(0.0, self._paused_until - self._clock())
 
     def pause(self, seconds: float) -> None:
-        """Give nobody a turn for ``seconds``, and halve the rate unless a pause has just done so."""
+        """Give nobody a turn for ``seconds``, and halve the rate unless a pause has just done so. Others are told."""
         with self._lock:
             now = self._clock()
+            is_news = now + seconds > self._paused_until
             if now >= self._paused_until:
-                self.per_s = max(self.per_s / 2, self._full_per_s / 64)  # down to a file in 3 s
-            self._paused_until = max(self._paused_until, now + seconds)
-            self._next = max(self._next, self._paused_until)
+                self.per_s = max(self.per_s / 2, self._full_per_s / SLOWEST)
+            self._pause_until(now + seconds)
+            pause = Pause(seconds, self.per_s / self._full_per_s)
+        if self._told is not None and is_news:
+            self._told.tell(pause)
 
     def recover(self) -> None:
         """Speed up a little, to the full rate at most."""
         with self._lock:
             self.per_s = min(self._full_per_s, self.per_s + self._full_per_s / 100)
+
+    def _listen(self) -> None:
+        """Pause, and slow down, as another process has told since this was last asked, at most every LOOK_EVERY_S."""
+        with self._lock:
+            if self._told is None or self._clock() < self._look_at:
+                return
+            self._look_at = self._clock() + LOOK_EVERY_S
+        if (pause := self._told.news()) is not None:
+            with self._lock:
+                self.per_s = min(self.per_s, self._full_per_s * max(pause.share, 1 / SLOWEST))
+                self._pause_until(self._clock() + pause.seconds)
+
+    def _pause_until(self, end: float) -> None:
+        """Give no turn before ``end``; the lock is held."""
+        self._paused_until = max(self._paused_until, end)
+        self._next = max(self._next, self._paused_until)
 
     def _wait(self, most_s: float) -> bool:
         """Wait for the next free turn; False as soon as a pause of more than ``most_s`` stands before it."""
@@ -99,7 +123,8 @@ class TokenBucket:
                 lease = self._lease()
                 if lease is None:
                     return
-                self._leased, self._leased_until = lease.tokens, self._clock() + lease.seconds
+                share = self.per_s / self._full_per_s  # all who share the budget are slowed down, not each alone
+                self._leased, self._leased_until = max(1, round(lease.tokens * share)), self._clock() + lease.seconds
             self._leased -= 1
 
 

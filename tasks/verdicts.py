@@ -90,6 +90,13 @@ def outcome_of(event: int | Exception) -> Outcome:
     return "unavailable" if event in (408, 425) or event >= 500 else "denied"
 
 
+def briefly(error: Exception) -> str:
+    """What went wrong, without the URL that the libraries put into their messages."""
+    names = {"NewConnectionError": "no connection", "NameResolutionError": "no such host", "SSLError": "no safe line"}
+    name = type(error).__name__
+    return names.get(name, "no answer in time" if "Timeout" in name else f"the connection broke: {name}")
+
+
 def opted_out(headers: Mapping[str, str]) -> bool:
     """Whether the owner asks that no machine learn from the picture, whichever robot is addressed.
 

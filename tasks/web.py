@@ -29,12 +29,13 @@ import urllib3
 from storage import partial
 from storage.layout import layout
 from storage.partial import Body
+from storage.pauses import PauseFile
 from storage.settings import settings
-from tasks import budget
+from tasks import budget, stopping
 from tasks.addresses import is_allowed, is_loopback, is_set, redact, without_query
 from tasks.pace import MIN_INTERVAL_S, Breaker, Lease, TokenBucket
 from tasks.peers import DEADLINE, PrivateAddress, any_connections, public_connections
-from tasks.verdicts import Answer, Outcome, announced, failure, opted_out, outcome_of, retry_after
+from tasks.verdicts import Answer, Outcome, announced, briefly, failure, opted_out, outcome_of, retry_after
 
 __all__ = ["Answer", "Ask", "Client", "Limits", "Outcome", "client", "failure", "is_loopback", "pictures", "redact"]
 
@@ -87,7 +88,7 @@ LIMITS = Limits()
 
 
 class Ask(Protocol):
-    """How the file behind a URL is fetched. Never raises but for a full disk: an answer says what went wrong.
+    """How the file behind a URL is fetched. Raises DiskFull and Interrupted only: an answer says what went wrong.
 
     ``etag`` is that of a file which is held already: ``not_modified`` if it is still the same.
     """
@@ -124,16 +125,17 @@ class Lane:
 class Client:
     """Asks sites for pages and pictures; threads may share it, and should: the pace of a host is kept here.
 
-    ``lease`` gets turns of a budget that other processes share; ``parts`` is the folder of transfers that were cut.
+    ``lease`` gets turns of a budget that other processes share; ``parts``: the folder of transfers that were cut;
+    ``pauses``: that in which processes tell each other which hosts want to be left alone.
     """
 
     def __init__(
-        self, contact: str, limits: Limits, sleep: Callable[[float], None] = time.sleep, *,
-        lease: LeaseOf = lambda name, per_s: None, parts: Path | None = None,
+        self, contact: str, limits: Limits, sleep: Callable[[float], None] = stopping.sleep, *,
+        lease: LeaseOf = lambda name, per_s: None, parts: Path | None = None, pauses: Path | None = None,
     ) -> None:  # fmt: skip
         self.limits = limits
         self.sleep = sleep
-        self._lease, self._parts = lease, parts
+        self._lease, self._parts, self._pauses = lease, parts, pauses
         self._lanes: dict[tuple[str, Kind], Lane] = {}
         self._lock = Lock()
         name = f"Darkroom/{version('darkroom')}"
@@ -294,7 +296,7 @@ class Client:
     def _why(self, error: Exception, deadline: float) -> str:
         """What went wrong, in the words of a row."""
         is_late = time.monotonic() >= deadline
-        return f"not done in {self.limits.deadline_s:.0f} s" if is_late else _briefly(error)
+        return f"not done in {self.limits.deadline_s:.0f} s" if is_late else briefly(error)
 
     def _lane(self, request: Request) -> Lane:
         """Pace and health of the host that ``request`` goes to."""
@@ -303,7 +305,8 @@ class Client:
             if (key := (address.netloc, request.kind)) not in self._lanes:
                 per_s, burst = self.limits.pace(request.kind, address.hostname or "")
                 name = f"darkroom-{request.kind}-{address.netloc}"
-                bucket = TokenBucket(per_s, burst, sleep=self.sleep, lease=lambda: self._lease(name, per_s))
+                told = PauseFile(self._pauses, name) if self._pauses else None
+                bucket = TokenBucket(per_s, burst, sleep=self.sleep, lease=lambda: self._lease(name, per_s), told=told)
                 self._lanes[key] = Lane(bucket)
             return self._lanes[key]
 
@@ -319,7 +322,10 @@ class _OneClient:
         """The same one every time."""
         with self._making:
             if self._made is None:
-                self._made = Client(settings().contact, LIMITS, lease=budget.lease, parts=layout().partial)
+                where = layout()
+                self._made = Client(
+                    settings().contact, LIMITS, lease=budget.lease, parts=where.partial, pauses=where.pauses
+                )
             return self._made
 
     def cache_clear(self) -> None:
@@ -379,13 +385,6 @@ def _trusted() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
-
-
-def _briefly(error: Exception) -> str:
-    """What went wrong, without the URL that the libraries put into their messages."""
-    names = {"NewConnectionError": "no connection", "NameResolutionError": "no such host", "SSLError": "no safe line"}
-    name = type(error).__name__
-    return names.get(name, "no answer in time" if "Timeout" in name else f"the connection broke: {name}")
 
 
 def _blank_secrets(record: logging.LogRecord) -> bool:

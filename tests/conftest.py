@@ -25,6 +25,14 @@ from storage.settings import apply_environment, settings
 FOREIGN = Path(os.environ.get("DARKROOM_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """By hand: ``pytest tests/integration/test_outages.py -k minute --outage-s 60 --log-cli-level=INFO``."""
+    parser.addoption(
+        "--outage-s", type=float, default=2.0,
+        help="how long a site is gone in the tests of outages, whose waits are scaled to it; 60: nothing is scaled",
+    )  # fmt: skip
+
+
 @pytest.fixture
 def where(tmp_path: Path) -> Layout:
     """An empty data root of the test's own, for whatever takes a Layout."""

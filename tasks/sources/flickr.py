@@ -23,6 +23,7 @@ from tasks.sources import windows
 from tasks.sources.base import SECOND, Ask, Forecast, Found, Query, Rendition, Seen, Sighting, Window, WindowRow
 from tasks.sources.flickr_api import KEY_PAGE, TRIES, Api, PhotoGone, TooManyResults, changed, parse_licences
 from tasks.sources.flickr_rows import LADDER, Json, Licences, integer, licence, listing, pages_of, text
+from tasks.sources.moving import Moving
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Flickr:
         endpoint = urlsplit(settings.flickr_url)
         if endpoint.scheme != "https" and not web.is_loopback(endpoint.hostname or ""):
             raise ConfigError(
-                f"DARKROOM_FLICKR_URL must begin with https:// to hide the key, not {settings.flickr_url!r}"
+                f"DARKROOM_FLICKR_URL must begin with https:// to hide the key, not {web.redact(settings.flickr_url)!r}"
             )
         if endpoint.hostname == OWN_HOST and settings.api_calls_per_hour > MOST_CALLS_PER_HOUR:
             raise ConfigError(
@@ -264,6 +265,8 @@ class Pages:
     read_count: int = 0
     empty_pages: int = 0
     has_holes: bool = False
+    ahead: int = 0  # where to go on, while the page before is read once more
+    moving: Moving = field(default_factory=Moving)
     reach: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -280,7 +283,7 @@ class Pages:
         return is_wanted and self.page <= min(self.last_page, self.reach)
 
     def read(self, reply: Json) -> list[Json]:
-        """The photos of the page that was asked for; moves on to the next."""
+        """The photos of the page that was asked for; moves on to the next, or to the one before if results moved up."""
         listed = reply.get("photos")
         photos = listed.get("photo") if isinstance(listed, Mapping) else None
         if not isinstance(listed, Mapping) or not isinstance(photos, list):
@@ -298,9 +301,13 @@ class Pages:
             if self.empty_pages % TRIES:
                 raise changed("flickr.photos.search", f"photos.photo of page {self.page}, which is empty,")
             self.has_holes = True
-        self.reach = REACH // (integer(listed.get("perpage")) or per_page(self.query))
-        self.page += 1
+        size = integer(listed.get("perpage")) or per_page(self.query)
+        self.reach = REACH // size
         self.read_count += 1
+        has_moved = self.moving.has_moved(total, {str(photo["id"]) for photo in photos}, size)
+        self.has_holes |= self.moving.may_miss
+        is_back = has_moved and self.query.max_pages is None  # whoever wants so many pages gets these, and no other
+        self.page, self.ahead = (self.page - 1, self.page + 1) if is_back else (self.ahead or self.page + 1, 0)
         return photos
 
 

@@ -20,6 +20,7 @@ from storage.settings import Settings
 from tasks import web
 from tasks.errors import ConfigError, PermanentSourceError
 from tasks.sources.base import Ask, Forecast, Found, Query, Rendition, Seen, Sighting, Window, WindowRow
+from tasks.sources.moving import Moving
 from tasks.sources.px500_api import Api, PhotoGone, changed
 from tasks.sources.px500_rows import (
     TERMS_URL,
@@ -58,7 +59,7 @@ class Px500:
         if web.is_loopback(endpoint.hostname or ""):
             return
         if endpoint.scheme != "https":
-            raise ConfigError(f"DARKROOM_PX500_URL must begin with https://, not {settings.px500_url!r}")
+            raise ConfigError(f"DARKROOM_PX500_URL must begin with https://, not {web.redact(settings.px500_url)!r}")
         if not settings.px500:
             raise ConfigError(
                 "500px is off: its public API closed in 2018 and its terms forbid to keep photos for more than 24 "
@@ -161,6 +162,9 @@ class Walk:
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     after: str | None = None
+    before: str | None = None  # where the page begins that was read last
+    ahead: tuple[str | None, bool] | None = None  # what after and is_at_end are behind it, while one is read once more
+    moving: Moving = field(default_factory=Moving)
     total: int = 0
     pages: int = 0
     nodes: int = 0
@@ -177,7 +181,7 @@ class Walk:
     def goes_on(self) -> bool:
         """Whether there is more to read, and reason to."""
         is_done = len(self.rows) >= self.limit or self.nodes >= DETOUR * max(self.limit, PAGE)
-        is_back = self.is_newest_first and self.familiar >= FAMILIAR
+        is_back = self.is_newest_first and self.familiar >= FAMILIAR and not self.ahead
         return not (self.is_at_end or is_done or is_back)
 
     @property
@@ -186,7 +190,7 @@ class Walk:
         return {} if self.after is None else {"after": self.after}
 
     def read(self, data: Json) -> list[Json]:
-        """The photos of one page that anybody may see; moves on to the next page."""
+        """The photos of one page that anybody may see; moves on, or back by a page if results have moved up."""
         found = mapping(data["searchResource"])
         edges, info = found.get("edges"), mapping(found.get("pageInfo"))
         if not isinstance(edges, list):
@@ -195,14 +199,26 @@ class Walk:
         photos = [node for node in nodes if node.get("__typename") == "Photo" and not node.get("isNsfw")]
         if not all(isinstance(photo.get("id"), str) and photo["id"] for photo in photos):
             raise changed("searchResource.edges.node.id", "its photos have no id")
-        if self.pages == 0:
-            self.total = pixels(found.get("totalCount")) or 0
-        cursor = text(info.get("endCursor"))
-        self.is_at_end = not nodes or not info.get("hasNextPage") or not cursor or cursor == self.after
-        self.after, self.pages, self.nodes = cursor, self.pages + 1, self.nodes + len(nodes)
+        total, cursor = pixels(found.get("totalCount")), text(info.get("endCursor"))
+        self.total = total or 0 if self.pages == 0 else self.total
+        self.pages, self.nodes = self.pages + 1, self.nodes + len(nodes)
+        is_at_end = not nodes or not info.get("hasNextPage") or not cursor or cursor == self.after
+        ids = {str(photo["id"]) for photo in photos}
+        self._turn(cursor, is_at_end, total is not None and self.moving.has_moved(total, ids, PAGE))
         hidden = [node for node in nodes if node.get("__typename") != "Photo" or node.get("isNsfw")]
         self.left_out.update("not_safe" if node.get("isNsfw") else "no_photo" for node in hidden)
         return photos
+
+    def _turn(self, cursor: str | None, is_at_end: bool, has_moved: bool) -> None:
+        """Go on behind ``cursor``; or to the page before, if results have moved up, and from there to where it was."""
+        onward = (cursor, is_at_end)
+        if self.ahead:
+            onward, self.ahead = self.ahead, None
+        else:
+            if has_moved:
+                onward, self.ahead = (self.before, False), onward
+            self.before = self.after
+        self.after, self.is_at_end = onward
 
     def take(self, row: dict[str, Any], reason: str | None) -> None:
         """Keep the row of a photo, once; ``reason``: why its picture may not be taken."""

@@ -67,6 +67,8 @@ class Table(Importing):
         Raises ConfigError if there is no such table, or it has no column to fetch photos by.
         """
         file, asked_at = located(query, settings), datetime.now(UTC)
+        if not (file.is_file() or file.is_dir()):
+            raise ConfigError(f"{str(file)!r} is a pipe, a socket or a device: save it as a file")
         reader = Reader(file.parent, matched(file, query), checked_hosts(query))
         rows: dict[str, dict[str, Any]] = {}
         for record in tabular.records(file):
@@ -132,7 +134,7 @@ class Reader:
             return None
         if not is_plain:
             return None
-        return urldefrag(cell).url + (f"#{_HOSTS}{','.join(self.hosts)}" if self.hosts else "")
+        return hidden(urldefrag(cell).url) + (f"#{_HOSTS}{','.join(self.hosts)}" if self.hosts else "")
 
     def own_id(self, address: str, cell: str | None) -> str | None:
         """What a photo without an id is called: its URL, or its path within the folder."""
@@ -140,6 +142,12 @@ class Reader:
             return urldefrag(address).url
         path = inside((cell or "").removeprefix(f"{self.folder}/"))
         return readable(path) if path else None
+
+
+def hidden(url: str) -> str:
+    """``url`` with stars for its user and password, if it has any: nobody is asked under such an address anyway."""
+    there = anonymous(url)
+    return url if there == url else there.replace("//", "//***@", 1)
 
 
 def facts(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -221,6 +221,6 @@ def test_the_tree_is_the_layout() -> None:
         *(snapshot / f"{part}.parquet" for part in (*SPLITS, "rejected")),
         *(snapshot / name for name in PAGES),
         where.exports / "<export>", where.comparison("<digest>"), where.prediction("<digest>"),
-        where.weights("<account>", "<sha256>", ".pth").parent,
+        where.weights("<account>", "<sha256>", ".pth").parent, where.pauses,
     ]  # fmt: skip
     assert tree_paths() == {path.relative_to("/").as_posix() for path in there}

@@ -26,6 +26,7 @@ from tasks.download import download, room_left
 from tasks.errors import DiskFull, Interrupted, SourceUnavailable
 from tasks.sources.base import Query
 from tasks.sources.standin import Catalogue, Fault, Photo, StandIn
+from tasks.stopping import STOPPING
 
 KEY = "0123456789abcdef0123456789abcdef"
 SHORT = web.Limits(
@@ -236,6 +237,17 @@ def test_a_forbidden_host_is_never_asked(root: Layout, serve: Serve, small: Cata
     assert site.stats()["images_total"] >= 1
 
 
+def test_a_password_before_a_host_is_neither_sent_nor_kept(root: Layout, serve: Serve, small: Catalogue) -> None:
+    """Its photo is a row with a reason, and no column of that has the password."""
+    site = serve(small)
+    rows = found(root, limit=2)
+    own = urlsplit(site.url).netloc
+    rows[0]["image_url"] = f"http://ann:s3cret@{own}/1.jpg?sig=s3cret"
+    row = fetched(root, rows)[rows[0]["photo_id"]]
+    assert (row["download_reason"], row["fetched_url"]) == ("forbidden_host", f"http://{own}/1.jpg")
+    assert "s3cret" not in str(row)
+
+
 def test_a_photo_without_any_url_is_kept_as_a_row(root: Layout, serve: Serve, small: Catalogue) -> None:
     """A small photo with a hidden original offers no size of the ladder; it is listed, and its row says so."""
     site = serve(Catalogue())
@@ -256,7 +268,7 @@ def test_a_batch_that_nobody_waits_for_ends_with_what_it_has(
     def interrupted(*arguments: Any) -> Row:
         calls.append(arguments)
         if len(calls) == 5:
-            stage.STOPPING.set()
+            STOPPING.set()
         return fetch(*arguments)
 
     monkeypatch.setattr(stage, "fetch", interrupted)
@@ -264,7 +276,7 @@ def test_a_batch_that_nobody_waits_for_ends_with_what_it_has(
         with pytest.raises(Interrupted, match="what was fetched is kept"):
             download.fn("flickr", "d", wanted(root, rows))
     finally:
-        stage.STOPPING.clear()
+        STOPPING.clear()
     begun = len(calls)
     assert 5 <= begun < 5 + stage.THREADS
     assert 0 < noted(root) <= begun

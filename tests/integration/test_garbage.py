@@ -4,7 +4,7 @@ import io
 import json
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image
 from storage import blobs, garbage, ledger, manifest, snapshots
 from storage.errors import StorageError
 from storage.layout import Layout, write_bytes
+from storage.pauses import Pause, PauseFile
 from storage.records import ManifestRef, PackRef
 from tasks.publish import publish_snapshot
 
@@ -129,9 +130,9 @@ def test_what_a_snapshot_or_a_ledger_refers_to_stays(root: Root) -> None:
 def test_what_nobody_refers_to_goes(root: Root) -> None:
     """Outputs of stages, results that name them, and photos that were replaced; a second time finds nothing."""
     outputs = len(list(root.where.root.glob("stages/*/*"))) - len(root.joined)
-    assert root.collect() == {"stages": outputs, "cache": 1, "packs": 0, "blobs": 1, "weights": 0}
+    assert root.collect() == {"stages": outputs, "cache": 1, "packs": 0, "blobs": 1, "weights": 0, "pauses": 0}
     assert not manifest.intact(root.where, root.measured)
-    assert root.collect() == {"stages": 0, "cache": 0, "packs": 0, "blobs": 0, "weights": 0}
+    assert root.collect() == {"stages": 0, "cache": 0, "packs": 0, "blobs": 0, "weights": 0, "pauses": 0}
 
 
 def test_what_is_young_stays(root: Root) -> None:
@@ -141,7 +142,8 @@ def test_what_is_young_stays(root: Root) -> None:
     assert root.collect(time.time() - 3600)["blobs"] == 0, "the attempt that fetched it is young"
     for output in root.where.root.glob("stages/attempts/*"):
         os.utime(output, (0, 0))
-    assert root.collect(time.time() - 3600) == {"stages": 2, "cache": 0, "packs": 0, "blobs": 1, "weights": 0}
+    gone = {kind: count for kind, count in root.collect(time.time() - 3600).items() if count}
+    assert gone == {"stages": 2, "blobs": 1}
 
 
 def test_what_is_used_again_counts_as_new(root: Root) -> None:
@@ -186,6 +188,29 @@ def test_weights_stay_while_a_run_tells_that_it_started_from_them(root: Root) ->
     assert root.collect()["weights"] == 3
     left = {path for path in root.where.root.glob("weights/**/*") if path.is_file()}
     assert left == {begun, begun.parents[1] / "learnt.parquet", ended}
+
+
+def test_pauses_stay_while_somebody_heeds_them(where: Layout) -> None:
+    """One that goes on, one that has just ended, for its rate is still low, and young ones; others, damaged ones too,
+    say nothing any more.
+    """
+    ages_s = {"goes on": 10.0, "just over": 60.0, "long over": 7200.0}
+    for name, age_s in ages_s.items():
+        PauseFile(where.pauses, name, lambda age_s=age_s: datetime.now(UTC) - timedelta(seconds=age_s)).tell(
+            Pause(30.0, 0.5)
+        )
+    files = {json.loads(path.read_bytes())["budget"]: path for path in where.pauses.iterdir()}
+    files["damaged"] = where.pauses / "x.json"
+    files["damaged"].write_bytes(b"{")
+
+    def collected(before_s: float) -> list[str]:
+        heap = garbage.find(where, before_s)[-1]
+        garbage.delete([heap])
+        assert heap.kept == len(files) - len(heap.paths)
+        return [name for name, path in files.items() if not path.exists()]
+
+    assert collected(time.time() - 3600) == []
+    assert collected(FUTURE_S) == ["long over", "damaged"]
 
 
 def test_telling_deletes_nothing(root: Root) -> None:
@@ -239,10 +264,10 @@ def test_an_interrupted_collection_is_finished_by_the_next(root: Root) -> None:
     """Whatever was deleted before."""
     heaps = garbage.find(root.where, FUTURE_S)
     garbage.delete(heaps[:1])
-    assert root.collect() == {"stages": 0, "cache": 1, "packs": 0, "blobs": 1, "weights": 0}
+    assert root.collect() == {"stages": 0, "cache": 1, "packs": 0, "blobs": 1, "weights": 0, "pauses": 0}
 
 
 def test_an_empty_root_has_no_garbage(where: Layout) -> None:
     """Nor is one made."""
-    assert [len(heap.paths) for heap in garbage.find(where, FUTURE_S)] == [0, 0, 0, 0, 0]
+    assert [len(heap.paths) for heap in garbage.find(where, FUTURE_S)] == [0, 0, 0, 0, 0, 0]
     assert list(where.root.iterdir()) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from storage import catalog, manifest, overrides, removals, snapshots, splits, views
@@ -156,6 +157,70 @@ def test_views_leave_removed_photos_out_at_once(versions: Layout) -> None:
         rows = db.sql("select photo_id from photos where version = 3 order by 1").fetchall()
         assert [photo_id for (photo_id,) in rows] == ["d", "e", "h"]
         assert db.sql("select count(*) from removals").fetchall() == [(4,)]
+
+
+RUN = {"recipe": {"name": "tiny"}, "seed": 7}
+DAMAGED = [b"", b"{", b"[]", b"null", b"\xff", b"{}", b"[" * 100_000]
+DAMAGED += [
+    json.dumps(RUN | wrong).encode()
+    for wrong in ({"seed": "x"}, {"seed": 10**30}, {"recipe": None}, {"recipe": {"name": 5}})
+]
+UNJUDGED = [b"", b"{", b"{}", b'{"figures": 5}', b'{"figures": [{}]}', b'{"figures": [{"name": null, "value": 1}]}']
+UNJUDGED += [b'{"figures": [{"name": "loss", "value": "low"}]}', b'{"figures": [{"name": "\\ud800", "value": 1}]}']
+
+
+@pytest.mark.parametrize(
+    ("card", "judged"), [*((text, None) for text in DAMAGED), *((None, text) for text in UNJUDGED)]
+)
+def test_a_damaged_card_of_a_run_does_not_end_the_views(
+    where: Layout, caplog: pytest.LogCaptureFixture, card: bytes | None, judged: bytes | None
+) -> None:
+    """Its row lacks what it cannot say, the others have all; which file it is stands in the log."""
+    for run_id in ("odd", "sound"):
+        write_bytes(where.run(run_id) / "train.run.json", json.dumps(RUN).encode())
+        figures = {"figures": [{"name": "loss", "value": 0.5}]}
+        write_bytes(where.run(run_id) / "evaluation.json", json.dumps(figures).encode())
+    damaged = where.run("odd") / ("train.run.json" if judged is None else "evaluation.json")
+    damaged.write_bytes(card or judged or b"")
+    with views.connect(where) as db:
+        odd, sound = db.sql("select run_id, recipe, seed, is_evaluated, figures from runs order by 1").fetchall()
+    assert sound == ("sound", "tiny", 7, True, {"loss": 0.5})
+    told = ("odd", None, None, True, {"loss": 0.5}) if judged is None else ("odd", "tiny", 7, False, {})
+    assert odd == told
+    assert "for it is damaged" in caplog.text
+    assert str(damaged) in caplog.text
+
+
+BARE = {"long_px", "short_px", "aspect_milli"}
+
+
+def test_the_sides_of_photos_are_stored_as_they_are(versions: Layout) -> None:
+    """Neither packed nor as codes of a dictionary, in what measure writes and in what is published, for everything is
+    filtered by them; whoever reads Parquet reads them. All other columns are packed.
+    """
+    rows = [
+        {"source": "s", "photo_id": f"{n:05d}", "long_px": 1000 + n % 7, "short_px": 700, "aspect_milli": 1500 + n % 3}
+        for n in range(5000)
+    ]
+    measured = manifest.path(versions, manifest.write_rows(versions, "measure", rows))
+    files = [
+        measured,
+        *versions.snapshot("crops", 2).glob("*.parquet"),
+        *versions.root.glob("stages/publish/*.parquet"),
+    ]
+    groups = [found.row_group(0) for found in map(pq.read_metadata, files) if found.num_row_groups]
+    assert len(groups) >= 5
+    for group in groups:
+        columns = [group.column(number) for number in range(group.num_columns)]
+        plain = {each.path_in_schema: each for each in columns if each.path_in_schema in BARE}
+        assert set(plain) == BARE
+        for each in plain.values():
+            assert (each.compression, each.has_dictionary_page) == ("UNCOMPRESSED", False)
+            assert set(each.encodings) == {"PLAIN", "RLE"}, "RLE: which values are null"
+        assert {each.compression for each in columns if each.path_in_schema not in BARE} == {"ZSTD"}
+    found = duckdb.sql(f"select long_px, short_px, aspect_milli from read_parquet('{measured}') order by photo_id")
+    assert found.fetchall() == [(row["long_px"], row["short_px"], row["aspect_milli"]) for row in rows]
+    assert manifest.read_file(measured)["long_px"].to_pylist() == [row["long_px"] for row in rows]
 
 
 def test_an_empty_root_has_empty_views(where: Layout) -> None:

@@ -3,8 +3,10 @@
 import io
 import json
 import shutil
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ import pytest
 from PIL import Image
 
 import flows.train
+from flows.exclusive import only_one
 from flows.train import train_model
 from models import recipes
 from models.crops.spec import ScaleLaw, ThumbnailSpec, TrunkSpec
 from models.frames import PackSpec
 from models.specs import Freeze, OptimiserSpec, Recipe, ScheduleSpec
-from storage import blobs, manifest
+from storage import blobs, garbage, manifest
 from storage.layout import Layout, layout, write_bytes
 from storage.records import SPLITS, RunRef
 from tasks.errors import ConfigError, SnapshotMissing, TooFewPhotos
@@ -144,13 +147,27 @@ def test_harmed_weights_are_trained_again(snapshot: str, ran: Ran, harm: str) ->
 def test_what_never_learns_comes_from_a_file_of_weights(
     snapshot: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A recipe that freezes its trunk for good is trained from one that lies anywhere."""
+    """A recipe that freezes its trunk for good is trained from one that lies anywhere, even if garbage, young or old,
+    was collected while the training waited for its turn.
+    """
+    collected: list[Path] = []
+
+    @contextmanager
+    def after_a_collection(name: str) -> Iterator[None]:
+        heaps = garbage.find(layout(), time.time() + 3600)
+        garbage.delete(heap for heap in heaps if heap.kind == "weights")
+        collected.extend(path for heap in heaps if heap.kind == "weights" for path in heap.paths)
+        with only_one(name):
+            yield
+
     kept = replace(tiny(), name="kept", frozen=(Freeze("thumbnail."),))
     monkeypatch.setitem(recipes.RECIPES, "kept", lambda: kept)
     given = tmp_path / "given.safetensors"
     shutil.copy(weights(train_model(snapshot, "tiny")), given)
+    monkeypatch.setattr(flows.train, "only_one", after_a_collection)
     run = train_model(snapshot, "kept", start_from=[str(given)])
     given.unlink()
+    assert [path.name for path in collected] == ["weights.safetensors"]
     assert json.loads((Path(run.uri) / "train.json").read_text())["start_from"][0]["left_out"] == []
 
 

@@ -63,6 +63,18 @@ def test_a_picture_is_named_without_its_signature() -> None:
     assert without_query("https://h/p/1/s600.jpg?sig=ab&expiry=1790000000#x") == "https://h/p/1/s600.jpg"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ann:s3cret@h/@b/1.jpg", "//s3cret@h/@b/1.jpg?a", "HTTP://a:p@s3cret@h/@b/1.jpg#b",
+        "ftp://:s3cret@h/@b/1.jpg",
+    ],
+)  # fmt: skip
+def test_a_picture_is_named_without_a_password(url: str) -> None:
+    """Nobody is asked under such an address, and what is kept of it has no user; an ``@`` behind the host stays."""
+    assert without_query(url) == f"{url.partition('//')[0]}//h/@b/1.jpg"
+
+
 def test_secrets_are_blanked_out() -> None:
     """Neither a URL nor a sentence around it keeps the key; the rest stays readable."""
     url = "https://api.flickr.com/services/rest/?method=flickr.test.echo&api_key=0123abcd&text=a"

@@ -132,11 +132,13 @@ def test_a_broken_file_is_wanted_when_it_was_mended(where: Layout) -> None:
 
 
 def test_a_signed_address_may_change_without_a_new_file(where: Layout) -> None:
-    """What stands behind the question mark expires; the photo is the same."""
+    """What stands behind the question mark expires, and a password before the host is not kept; the photo is the
+    same."""
     listed(where, image_url="https://h/1_o.jpg?sig=a", fallbacks=[])
     tried(where)
-    listed(where, at=NOW + DAY, image_url="https://h/1_o.jpg?sig=b", fallbacks=[])
-    assert wanted(where, NOW + DAY) == []
+    for days, url in enumerate(("https://h/1_o.jpg?sig=b", "https://ann:pw@h/1_o.jpg?sig=@b"), start=1):
+        listed(where, at=NOW + days * DAY, image_url=url, fallbacks=[])
+        assert wanted(where, NOW + days * DAY) == []
 
 
 def test_a_smaller_size_that_stood_in_is_enough(where: Layout) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from storage import blobs
 from storage.layout import Layout
 from tasks.download import PHOTOS_TO_BLAME_HOST, Site, check_reached, climb, fetch, judge, next_try_at, withheld
-from tasks.errors import CredentialsRejected, PermanentSourceError, SourceChanged, SourceUnavailable
+from tasks.errors import CredentialsRejected, Interrupted, PermanentSourceError, SourceChanged, SourceUnavailable
 from tasks.sources.base import Seen
 from tasks.web import Answer
 
@@ -197,6 +197,17 @@ def test_an_address_that_has_expired_is_asked_for_anew_once(where: Layout) -> No
         answers = Script(**{"l?sig=old": [DENIED], "n": [last]})
         row = fetch(wanted, renewing(answers, fresh, asked), where)
         assert (answers.asked, asked, row["download_reason"]) == (["l?sig=old", "n"], ["1"], reason)
+
+
+def test_whoever_gives_up_while_an_address_is_renewed_denies_nothing(where: Layout) -> None:
+    """No row says of the photo what nobody has found out."""
+
+    def interrupted(photo_id: str) -> list[dict[str, str]]:
+        raise Interrupted("stopped")
+
+    wanted = {**KEY, "renditions": [{"label": "l", "url": "l"}]}
+    with pytest.raises(Interrupted):
+        fetch(wanted, Site(Script(l=[DENIED]), interrupted), where)
 
 
 @pytest.mark.parametrize("answer", [DENIED, GONE])

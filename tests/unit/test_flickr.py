@@ -280,7 +280,7 @@ def reply(pages: int | str = 3, total: int | str = 611, photos: int = 250, perpa
 def test_pages_end_where_flickr_does() -> None:
     """The last page ends the search, whatever type its number has; the total is the one it began with."""
     pages = Pages(QUERY)
-    for page, total in ((1, "611"), (2, "600"), (3, 620)):
+    for page, total in ((1, "611"), (2, "611"), (3, 620)):
         assert pages.goes_on()
         assert pages.page == page
         pages.read(reply(pages="3", total=total))
@@ -311,6 +311,20 @@ def test_a_search_does_not_end_because_a_later_page_says_so() -> None:
     pages.read(reply(pages=1, total=1))
     assert pages.goes_on()
     assert (pages.total, pages.last_page) == (1000, 4)
+
+
+def test_a_search_that_shrinks_looks_at_the_page_before_once_more() -> None:
+    """Only so often; and if more results are gone than a page has, or no look is left, it may have missed some."""
+    pages, read = Pages(QUERY), list[int]()
+    for total in (1000, 999, 999, 999, 998, 998, 998):
+        read.append(pages.page)
+        pages.read(reply(pages=5, total=total, photos=1 + len(read)))
+    assert (read, pages.has_holes) == ([1, 2, 1, 3, 4, 3, 5], False)
+    assert not pages.goes_on()
+    pages = Pages(QUERY)
+    for total, photos in ((1000, 2), (700, 3), (700, 4)):
+        pages.read(reply(pages=4, total=total, photos=photos))
+    assert (pages.page, pages.has_holes) == (3, True)
 
 
 @pytest.mark.parametrize("changes", [{"pages": None}, {"total": None}, {"total": 0}, {"total": "many"}])

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import socket
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -173,6 +174,65 @@ def test_what_is_no_file_is_left_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "notes.txt").write_text("no picture")
     assert set(rows("folder", tmp_path)) == {"holiday.jpg/1.jpg"}
+
+
+PIPES = {
+    "content/posts_1.json": "list", "media/stories.json": "list", "media.json": "other", "train.csv": "other",
+    "data_batch_1.bin": "batch", "batches.meta.txt": "other", "train-images-idx3-ubyte": "refused",
+    "train-images-idx3-ubyte.gz": "refused", "classes.txt": "other", "a/pipe.jpg": "other", "a/pipe": "other",
+}  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", PIPES)
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_nothing_waits_for_a_pipe(
+    tmp_path: Path, name: str, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a layout takes it for: it is left out, as the log says, or one sentence refuses it."""
+    caplog.set_level("INFO")
+    put(tmp_path, "a/1.jpg", "photos/2.jpg")
+    (tmp_path / "labels.csv").write_text("attribute_id,attribute_name\n1,x\n")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        with socket.socket(socket.AF_UNIX) as nobody:
+            monkeypatch.chdir(tmp_path)  # its whole path may be longer than an address
+            nobody.bind(name)
+    match PIPES[name]:
+        case "refused":
+            with pytest.raises(ConfigError, match=f"the file '.*{name}' cannot be read") as refusal:
+                rows("folder", tmp_path)
+            assert "\n" not in str(refusal.value)
+        case "batch":
+            assert rows("folder", tmp_path) == {}
+            assert "cannot be read, and its pictures are left out" in caplog.text
+        case what:
+            assert set(rows("folder", tmp_path)) == {"a/1.jpg", "photos/2.jpg"}
+            assert "no_plain_file=1" in caplog.text
+            assert what != "list" or f"{name}' cannot be read, its captions are missing" in caplog.text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.json", "x.txt", "x.csv.gz"])
+def test_a_table_that_is_a_pipe_is_refused(tmp_path: Path, name: str) -> None:
+    """It is read twice, which no pipe can be; nor does anybody wait for it."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match="is a pipe, a socket or a device: save it as a file"):
+        rows("table", tmp_path / name)
+    with pytest.raises(ConfigError, match="is a file"):
+        rows("folder", tmp_path / name)
+
+
+@pytest.mark.timeout(20)
+def test_a_table_that_names_a_pipe_says_so(tmp_path: Path) -> None:
+    """Its row is denied, for its file is none."""
+    os.mkfifo(tmp_path / "1.jpg")
+    (tmp_path / "photos.csv").write_text("file\n1.jpg\n")
+    (row,) = rows("table", tmp_path / "photos.csv").values()
+    answer = asked(row, "table")
+    assert (answer.outcome, answer.detail) == ("denied", "not a plain file")
 
 
 def test_a_photo_without_a_picture_s_name_is_found(tmp_path: Path) -> None:
@@ -561,12 +621,15 @@ def test_a_signature_is_no_part_of_an_id(tmp_path: Path) -> None:
 
 
 def test_a_password_is_no_part_of_an_id(tmp_path: Path) -> None:
-    """Nor of an address that is published; an ``@`` behind the host is none's, and what fetches has all of it."""
+    """Nor of any address that is kept, for nobody is asked with it; an ``@`` behind the host is none's, and a signature
+    stays where it is needed.
+    """
     secret = "https://ann:hunter2@a.example/@ann/1.jpg?auth=hunter2"
     (tmp_path / "t.csv").write_text(f"url,page_url,owner\n{secret},//ann:hunter2@a.example/1,{secret}\n")
     ((photo_id, row),) = rows("table", tmp_path / "t.csv").items()
     assert photo_id == row["owner_id"] == unsigned(row["image_url"]) == "https://a.example/@ann/1.jpg"
-    assert (row["page_url"], row["image_url"]) == ("//a.example/1", secret)
+    kept = "https://***@a.example/@ann/1.jpg?auth=hunter2"
+    assert (row["page_url"], row["image_url"]) == ("//a.example/1", kept)
 
 
 SIGNED = [

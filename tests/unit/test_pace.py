@@ -2,6 +2,7 @@
 
 import pytest
 
+from storage.pauses import Pause
 from tasks import pace
 from tasks.pace import Breaker, Lease, TokenBucket
 from tasks.web import Limits
@@ -150,6 +151,99 @@ def test_leased_turns_do_not_keep() -> None:
     clock.sleep(61)
     turns(of, clock, 40)
     assert asked == [50, 50]
+
+
+class Notices:
+    """What processes tell each other, without a file."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.looks = clock, 0
+        self.pauses: list[tuple[float, float]] = []  # when each ends, and its share
+
+    def reader(self) -> "Reader":
+        return Reader(self)
+
+
+class Reader:
+    """One process's view of it, which is all that a bucket asks of a PauseFile."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices, self._heard = notices, 0
+
+    def tell(self, pause: Pause) -> None:
+        self._notices.pauses.append((self._notices.clock() + pause.seconds, pause.share))
+
+    def news(self) -> Pause | None:
+        self._notices.looks += 1
+        unheard, self._heard = self._notices.pauses[self._heard :], len(self._notices.pauses)
+        return Pause(unheard[-1][0] - self._notices.clock(), unheard[-1][1]) if unheard else None
+
+
+def sharing(count: int, per_s: float = 8, burst: int = 1) -> tuple[list[TokenBucket], Clock, Notices]:
+    """Buckets of processes that tell each other of pauses."""
+    clock = Clock()
+    notices = Notices(clock)
+    return [TokenBucket(per_s, burst, clock, clock.sleep, told=notices.reader()) for _ in range(count)], clock, notices
+
+
+def test_a_pause_that_one_process_is_told_of_is_one_of_all() -> None:
+    """The others take no turn before its end, then turns at half the rate, and are as fast again after good answers."""
+    (one, other), clock, _ = sharing(2, per_s=2, burst=3)
+    assert other.take()
+    one.pause(60)
+    clock.sleep(pace.LOOK_EVERY_S)
+    assert turns(other, clock, 3) == [59, 60, 61]
+    assert (one.per_s, other.per_s) == (1, 1)
+    for _ in range(50):
+        other.recover()
+    assert other.per_s == 2
+
+
+def test_whoever_waits_for_a_turn_hears_of_a_pause() -> None:
+    """Within a second; one that is too long to wait for ends the wait."""
+    (one, other), clock, _ = sharing(2, per_s=1 / 20)
+    other.take()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now_s == 1005:
+            one.pause(3600)
+
+    other._sleep = sleep
+    assert not other.take(120)
+    assert 1005 <= clock.now_s <= 1005 + pace.LOOK_EVERY_S
+
+
+def test_many_processes_that_hit_one_limit_slow_the_host_down_once() -> None:
+    """Each halves its rate, and the others' word does not halve it again; the next limit does."""
+    buckets, clock, _ = sharing(4)
+    for of in buckets:
+        of.pause(5)
+    clock.sleep(6)
+    assert [of.take() and of.per_s for of in buckets] == [4, 4, 4, 4]
+    clock.sleep(6)
+    buckets[3].pause(5)
+    clock.sleep(1)
+    assert [of.paused_s > 0 and of.per_s for of in buckets] == [2, 2, 2, 2]
+
+
+def test_others_are_looked_for_once_a_second() -> None:
+    """However many turns are taken."""
+    (of,), clock, notices = sharing(1, per_s=100)
+    turns(of, clock, 501)
+    assert 5 <= notices.looks <= 6
+
+
+def test_a_slowed_host_is_asked_less_by_all_together() -> None:
+    """A handful of the common budget is as many turns fewer as the rate is lower: two at half the rate would use it up
+    between them.
+    """
+    clock = Clock()
+    of, asked = leased(clock, 8, 8, 8)
+    turns(of, clock, 8)
+    of.pause(5)
+    turns(of, clock, 8)
+    assert asked == [8, 8, 8]
 
 
 def breaker() -> tuple[Breaker, Clock]:

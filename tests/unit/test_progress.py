@@ -12,6 +12,7 @@ from rich.console import Console
 
 from flows import progress
 from tasks import fitting
+from tasks.stopping import STOPPING
 
 
 class Future:
@@ -112,6 +113,23 @@ def test_a_training_shows_its_epochs(said: Callable[[], list[str]], tmp_path: Pa
     metrics.write_text(json.dumps({"event": "epoch", "epoch": 3}) + "\n")
     assert progress.training("train", Future("run", pending_polls=2), metrics, 40) == "run"  # type: ignore[arg-type]
     assert said() == ["train: 40 of 40"]
+
+
+def test_who_gives_up_ends_the_waits_of_the_tasks(said: Callable[[], list[str]]) -> None:
+    """Not so a failure; and who waits for other tasks afterwards begins anew."""
+
+    class Interrupted(Future):
+        def result(self) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyError):
+        progress.gather("stage", [Future(KeyError("why"))])  # type: ignore[arg-type]
+    assert not STOPPING.is_set()
+    with pytest.raises(KeyboardInterrupt):
+        progress.gather("stage", [Interrupted("a")])  # type: ignore[arg-type]
+    assert STOPPING.is_set()
+    assert progress.gather("stage", [Future("a")]) == ["a"]  # type: ignore[arg-type]
+    assert not STOPPING.is_set()
 
 
 @pytest.mark.parametrize("ends", [True, False])

@@ -18,7 +18,7 @@ from typing import Any
 from tasks.errors import ConfigError
 from tasks.sources.base import degrees
 from tasks.sources.imports import cells
-from tasks.sources.imports.files import Walk, has_picture_name, inside, readable, url_within
+from tasks.sources.imports.files import Walk, has_picture_name, inside, open_plain, readable, url_within
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def check_lists(folder: Path) -> None:
     there = [file for file in sorted(folder.glob("*.json")) if _POSTS.fullmatch(file.stem)]
     for file in [*lists(folder, ".json"), *there]:
         try:
-            json.loads(file.read_bytes())
+            listed(file)
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"no photo is in {str(folder)!r}, and its list {str(file)!r} cannot be read ({error}): unpack the "
@@ -72,10 +72,16 @@ def check_lists(folder: Path) -> None:
             ) from None
 
 
+def listed(file: Path) -> Any:
+    """The list in ``file``. Raises OSError, ValueError, also for a link or a pipe, or RecursionError."""
+    with open_plain(str(file)) as stream:
+        return json.load(stream)
+
+
 def mentions(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path, columns) of each file that the list in ``file`` mentions; none if it cannot be read."""
     try:
-        found = list(media(json.loads(file.read_bytes()), {}))
+        found = list(media(listed(file), {}))
     except (OSError, ValueError, RecursionError) as error:
         log.warning("the list %r cannot be read, its captions are missing: %s", str(file), error)
         return

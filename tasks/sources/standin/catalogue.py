@@ -111,6 +111,13 @@ class Catalogue:
         """Delete a photo; with ``keep_file`` the image host still has it, as seen on the site."""
         return self.change(photo_id, is_deleted=True, is_file_kept=keep_file)
 
+    def upload_before(self, photo_id: str) -> Photo:
+        """Add a photo like this one in the same second, which a search by upload shows right before it."""
+        with self._lock:
+            photo = replace(self._photos[photo_id], id=f"{photo_id}0")
+            self._photos[photo.id] = photo
+        return photo
+
     def replace_file(self, photo_id: str, picture: Picture | None = None) -> Photo:
         """Put another picture (by default of another scene) behind a photo: both secrets change, old addresses end."""
         with self._lock:

@@ -14,7 +14,10 @@ from tasks.sources.standin.defects import BYTES
 
 BROKEN_DELIVERIES = ("stall", "reset")
 HOSTILE = ("endless", "redirect")
-API_KINDS = ("half_body", "html", "trailing_comma", *HOSTILE, *BROKEN_DELIVERIES)  # and code_<n>, http_<status>
+CHANGES = ("deletion", "upload")  # behind a sound reply: its first photo is deleted, or one is uploaded before it
+API_KINDS = (  # and code_<n>, http_<status>
+    "half_body", "html", "trailing_comma", *HOSTILE, *BROKEN_DELIVERIES, *CHANGES,
+)  # fmt: skip
 LENGTHS = {"length_huge": 1e9, "length_long": 2.0, "length_short": 0.5}  # Content-Length, in bodies as long as this
 IMAGE_KINDS = (
     *BYTES, *HOSTILE, *LENGTHS, *BROKEN_DELIVERIES, "noimageai", "truncated_stream", "slow_drip",
@@ -29,8 +32,8 @@ class Fault:
 
     where: ``api`` or ``image``. kind: one of API_KINDS or IMAGE_KINDS, ``http_<status>``, and on the API ``code_<n>``.
     rate: share of the requests it hits. times: how often at most, None for ever. match: only requests with
-    this in their method or path. retry_after_s: sent as Retry-After. seconds: how long a stall or a drip lasts, and
-    an endless body at most. location: where a redirect leads.
+    this in their method, arguments or path. retry_after_s: sent as Retry-After. seconds: how long a stall or a drip
+    lasts, and an endless body at most. location: where a redirect leads.
     """
 
     where: str

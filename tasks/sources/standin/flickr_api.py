@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from tasks.sources.standin.answer import Answer, RollingCount, html_answer
 from tasks.sources.standin.catalogue import Catalogue
 from tasks.sources.standin.facts import Photo
-from tasks.sources.standin.faults import Fault, FaultScript
+from tasks.sources.standin.faults import CHANGES, Fault, FaultScript
 from tasks.sources.standin.flickr_rows import (
     LICENCES,
     Json,
@@ -83,10 +83,14 @@ class FlickrApi:
             return html_answer(429, "You have sent too many requests in a given amount of time.", self.retry_after_s)
         self.calls[method] += 1
         identity = urlencode(sorted((k, v) for k, v in args.items() if k != "api_key"))
-        fault = self.faults.draw("api", method, identity)
+        fault = self.faults.draw("api", f"{method}?{identity}", identity)
         if fault is not None and fault.kind.startswith("http_"):
             return html_answer(fault.number, "The site cannot answer.", fault.retry_after_s)
-        whole = _encoded(self._reply(method, args, fault), args)
+        reply = self._reply(method, args, fault)
+        if fault is not None and fault.kind in CHANGES:
+            shown = reply.get("photos")
+            overtake(self.catalogue, fault, [row["id"] for row in shown["photo"]] if isinstance(shown, dict) else [])
+        whole = _encoded(reply, args)
         return whole if fault is None else damaged(whole, fault)
 
     def _reply(self, method: str, args: Arguments, fault: Fault | None) -> Json:
@@ -125,6 +129,14 @@ def _encoded(reply: Json, args: Arguments) -> Answer:
     if args.get("nojsoncallback") != "1":
         body = f"{args.get('jsoncallback', CALLBACK)}({body})"
     return Answer(200, body.encode("utf-8", "surrogatepass"), headers)
+
+
+def overtake(catalogue: Catalogue, fault: Fault, shown: list[str]) -> None:
+    """Change what the site has behind a reply that shows the photos ``shown``."""
+    if shown and fault.kind == "deletion":
+        catalogue.delete(shown[0])
+    elif shown:
+        catalogue.upload_before(shown[0])
 
 
 def damaged(whole: Answer, fault: Fault) -> Answer:

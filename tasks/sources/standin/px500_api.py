@@ -21,8 +21,8 @@ from urllib.parse import unquote
 from tasks.sources.standin.answer import Answer, html_answer
 from tasks.sources.standin.catalogue import Catalogue
 from tasks.sources.standin.facts import Photo
-from tasks.sources.standin.faults import FaultScript
-from tasks.sources.standin.flickr_api import damaged
+from tasks.sources.standin.faults import CHANGES, FaultScript
+from tasks.sources.standin.flickr_api import damaged, overtake
 from tasks.sources.standin.px500_images import Px500Images
 from tasks.sources.standin.px500_rows import (
     CATEGORIES,
@@ -119,17 +119,27 @@ class Px500Api:
         except RefusalError as refusal:
             return _refused(refusal)
         self.calls[operation] += 1
-        fault = self.faults.draw("api", operation, f"{operation}{json.dumps(variables, sort_keys=True)}")
+        identity = f"{operation}{json.dumps(variables, sort_keys=True)}"
+        fault = self.faults.draw("api", identity, identity)
         if fault is not None and fault.kind.startswith("http_"):
             return html_answer(fault.number, "The site cannot answer.", fault.retry_after_s)
         if fault is not None and fault.kind.startswith("code_"):
             error = {"message": "Something went wrong", "extensions": {"code": str(fault.number)}}
             return _json_answer(200, {"data": None, "errors": [error]})
         try:
-            whole = _json_answer(200, OPERATIONS[operation](self, variables))
+            content = OPERATIONS[operation](self, variables)
         except RefusalError as refusal:
             return _refused(refusal)
+        if fault is not None and fault.kind in CHANGES:
+            overtake(self.catalogue, fault, self._shown(content))
+        whole = _json_answer(200, content)
         return whole if fault is None else damaged(whole, fault)
+
+    def _shown(self, content: Json) -> list[str]:
+        """The photos that the answer of a search shows, as the catalogue calls them."""
+        names = {base62(photo.id): photo.id for photo in self.catalogue.photos()}
+        nodes = [edge["node"] for edge in content["data"].get("searchResource", {}).get("edges", [])]
+        return [names[node["id"]] for node in nodes if node.get("id") in names]
 
     def _read(self, body: bytes) -> tuple[str, Json]:
         """Operation and variables. Raises RefusalError for what the server's own checks refuse."""
