@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from functools import lru_cache
 
 import duckdb
 import numpy as np
@@ -24,18 +25,20 @@ import pyarrow.compute as pc
 from prefect import task
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage import manifest, streaming
-from storage.layout import layout
+from storage import blobs, manifest, streaming
+from storage.layout import Layout, layout
 from storage.records import SCHEMAS, ManifestRef
 from tasks import caching
 from tasks.duplicates.candidates import Indices
-from tasks.duplicates.copies import Photos, bytes_of, equal_bytes, equal_pictures, photos_of
+from tasks.duplicates.copies import Look, Photos, bytes_of, equal_bytes, equal_pictures, photos_of
 from tasks.duplicates.groups import Forest
+from tasks.pictures import imaging
 
 __all__ = ["DedupRules", "Photos", "dedup", "dedup_rows", "equal_pictures", "photos_of"]
 
 LOG = logging.getLogger(__name__)
 _BATCH_ROWS = 50_000
+_PICTURES = 256  # that are kept for another look: 10 MB
 Mask = npt.NDArray[np.bool_]
 TIERS = ["camera_original", "developed", "unknown", "edited"]
 
@@ -170,7 +173,8 @@ def dedup_rows(table: pa.Table, photos: Photos, rules: DedupRules) -> pa.Table:
 
 
 _TAKING_PART = """
-    SELECT source, photo_id, sha256, long_px, short_px, edit_tier, phash_orientations, phash_probes,
+    SELECT source, photo_id, sha256, format, exif_orientation, long_px, short_px, edit_tier, phash_orientations,
+           phash_probes,
            coalesce(owner_id, '') AS owner_id, CASE WHEN filter_reason IS NULL THEN decision END AS decision,
            given.photo_id IS NOT NULL AS was_published, filter_reason IS NOT NULL AS is_filtered
     FROM measured JOIN judged USING (source, photo_id) LEFT JOIN owners USING (source, photo_id)
@@ -200,6 +204,20 @@ def taking_part(database: duckdb.DuckDBPyConnection) -> tuple[pa.Table, npt.NDAr
     return table, thumbnails
 
 
+def looking(where: Layout, table: pa.Table) -> Look:
+    """Gets the picture of a row of ``taking_part`` again, as it was measured; raises BlobCorrupt."""
+
+    @lru_cache(_PICTURES)
+    def look(at: int) -> imaging.Pixels:
+        sha256, image_format, orientation = (
+            table[name][at].as_py() for name in ("sha256", "format", "exif_orientation")
+        )
+        data = blobs.get(where, sha256, image_format)
+        return imaging.to_grey(imaging.decode_measured(data, orientation))
+
+    return look
+
+
 @task(**caching.stage("dedup"))
 def dedup(
     measured: list[ManifestRef], filtered: ManifestRef, owners: ManifestRef, decided: ManifestRef, given: ManifestRef,
@@ -213,7 +231,7 @@ def dedup(
         where, measured=measured, judged=filtered, owners=owners, decided=decided, given=given
     ) as database:
         table, thumbnails = taking_part(database)
-    rows = dedup_rows(table, photos_of(table, thumbnails), rules)
+    rows = dedup_rows(table, photos_of(table, looking(where, table), thumbnails), rules)
     counts = Counter(reason or "kept" for reason in rows["dedup_reason"].to_pylist())
     LOG.info("dedup: %s", " ".join(f"{reason}={count}" for reason, count in sorted(counts.items())))
     return manifest.write(where, "dedup", rows)

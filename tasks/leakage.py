@@ -32,7 +32,7 @@ from storage import manifest, streaming
 from storage.layout import layout, write_bytes
 from storage.records import SCHEMAS, SPLITS, FileRef, ManifestRef
 from tasks import caching
-from tasks.dedup import DedupRules, taking_part
+from tasks.dedup import DedupRules, looking, taking_part
 from tasks.duplicates.copies import Photos, linked, photos_of
 from tasks.duplicates.registering import ALIKE, SAME, Bar
 from tasks.split import SplitRules, shares
@@ -162,7 +162,8 @@ def audit_splits(
         db.execute(_JUDGED)
         for none in ("decided", "given"):
             db.register(none, SCHEMAS[none].empty_table())
-        photos = photos_of(*taking_part(db))
+        table, thumbnails = taking_part(db)
+    photos = photos_of(table, looking(where, table), thumbnails)
     found = proof(kept, photos, dedup, rules) | {"bridges_splits": splits.rows - kept.num_rows}
     page = json.dumps(found, indent=1, ensure_ascii=False).encode()
     file = where.root / "stages" / "leakage" / f"{hashlib.sha256(page).hexdigest()}.json"

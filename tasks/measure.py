@@ -27,7 +27,6 @@ from tasks.pictures.exif import facts
 
 LOG = logging.getLogger(__name__)
 THREADS = 4  # decoding releases the lock of the interpreter, and reading waits for the disk
-LONG_PX, SHORT_PX = 256, 64  # sides of what is measured: one scale for all, and panoramas keep some height
 THUMBNAIL_PX = 32
 _MOST_MILLI = 2**31 - 1  # that the column holds: a line of 3 million pixels decodes, and is longer than that
 _GREY_SPREAD = 8  # of 255: chroma that JPEG leaves in a picture without colour
@@ -60,7 +59,7 @@ def measure_photo(data: bytes) -> dict[str, Any]:
     """The columns of ``records.MEASURE`` for the file ``data``; for a damaged one only measure_reason."""
     try:
         columns = header_facts(data)
-        rgb = imaging.decode_small(data, columns["exif_orientation"], LONG_PX, SHORT_PX)
+        rgb = imaging.decode_measured(data, columns["exif_orientation"])
     except imaging.BadImage as error:
         return {"measure_reason": error.reason}
     return columns | picture_facts(rgb)

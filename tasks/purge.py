@@ -205,7 +205,7 @@ def _replace_files(where: Layout, folder: Path, tables: dict[str, pa.Table], fac
     facts["labels"] = count_labels(joined)
     for name in (snapshots.ROW_HASHES, "labels.json"):  # of rows that are no longer, and tags that nobody else may have
         (folder / name).unlink(missing_ok=True)
-    _prove_anew(folder / "leakage.json", joined, facts)
+    _prove_anew(where, folder / "leakage.json", joined, facts)
     for name, data in card.companions(joined, facts, digests).items():
         write_bytes(folder / name, data)
     write_bytes(folder / "report.html", _report(where, folder, joined, facts))
@@ -215,10 +215,10 @@ def _replace_files(where: Layout, folder: Path, tables: dict[str, pa.Table], fac
     _write_facts(folder, facts)
 
 
-def _prove_anew(file: Path, joined: pa.Table, facts: dict[str, Any]) -> None:
+def _prove_anew(where: Layout, file: Path, joined: pa.Table, facts: dict[str, Any]) -> None:
     """Make the proof of the splits say what holds for ``joined``, in its ``file`` and in ``facts``; or nothing."""
     before = json.loads(file.read_bytes()) if file.is_file() else None
-    found = reproved(joined, facts["rules"], before) if before else None
+    found = reproved(where, joined, facts["rules"], before) if before else None
     facts.pop("leakage", None)
     if found is None:
         file.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ What is left of splits that do not leak does not leak either, but its numbers, s
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from tasks.dedup import DedupRules
+from storage.errors import BlobCorrupt
+from storage.layout import Layout
+from tasks.dedup import DedupRules, looking
 from tasks.duplicates.copies import photos_of
 from tasks.leakage import proof
 from tasks.split import SplitRules
 
-SEARCHED = ["source", "photo_id", "sha256", "phash_probes", "thumbnail"]
+LOG = logging.getLogger(__name__)
+SEARCHED = ["source", "photo_id", "sha256", "format", "exif_orientation", "phash_probes", "thumbnail"]
 _KEPT = """
     select source, photo_id, split, group_id, duplicate_group, sha256, coalesce(owner_id, '') as owner_id,
            list_distinct(coalesce(labels, [])) as labels
@@ -25,11 +29,13 @@ _KEPT = """
 """
 
 
-def reproved(table: pa.Table, rules: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any] | None:
+def reproved(
+    where: Layout, table: pa.Table, rules: Mapping[str, Any], before: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """The proof ``before`` made anew for the rows ``table`` (schema "publish") of its version that are left.
 
-    ``rules``: those of snapshot.json. None if rules or rows lack what a proof is made of. Pictures are searched only if
-    ``before`` has pairs that lie in two splits: there are none among fewer photos where there was none.
+    ``rules``: those of snapshot.json. None if rules, rows or files lack what a proof is made of. Pictures are searched
+    only if ``before`` has pairs that lie in two splits: there are none among fewer photos where there was none.
     """
     try:
         split, dedup = SplitRules.model_validate(rules["split"]), DedupRules.model_validate(rules["dedup"])
@@ -41,7 +47,12 @@ def reproved(table: pa.Table, rules: Mapping[str, Any], before: Mapping[str, Any
     if any(searched[name].null_count for name in SEARCHED):
         return None
     bridges = pc.sum(pc.equal(table["split_reason"], "bridges_splits")).as_py() or 0
-    return proof(kept, photos_of(searched), dedup, split) | {"bridges_splits": bridges}
+    try:
+        found = proof(kept, photos_of(searched, looking(where, searched)), dedup, split)
+    except BlobCorrupt as error:
+        LOG.warning("the splits are not proven anew: %s", error)
+        return None
+    return found | {"bridges_splits": bridges}
 
 
 def kept_of(table: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -109,7 +109,9 @@ def proofs(where: Layout, name: str, version: int, joined: ManifestRef) -> dict[
         found[labels.name] = manifest.file_ref(where, labels)
     if leakage.is_file():
         rules: Any = catalog.card(where, name, version)["rules"]
-        if (proof := reproved(manifest.read(where, joined), rules, json.loads(leakage.read_bytes()))) is not None:
+        if (
+            proof := reproved(where, manifest.read(where, joined), rules, json.loads(leakage.read_bytes()))
+        ) is not None:
             page = page_of(proof)
             file = where.root / "stages" / "leakage" / f"{hashlib.sha256(page).hexdigest()}.json"
             write_bytes(file, page)

@@ -4,11 +4,13 @@ A pair is a candidate if any view of the one photo (``hashing``) is near the who
 other, in any orientation, or if two quarters of the one are near those of the other that lie in the same places once it
 is turned, one of them very near; one is enough if it is all but equal. The lower right is not the first to be looked
 up. Each way in which a pair seems to match is then tried on the thumbnails (``tasks.duplicates.registering``) until one
-holds. Photos without views (flat pictures) match nothing.
+holds; where something stands out on one of them, the pictures themselves are looked at again
+(``tasks.duplicates.marks``). Photos without views (flat pictures) match nothing.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -19,7 +21,8 @@ import pyarrow.compute as pc
 
 from tasks.duplicates.candidates import Indices, near_pairs
 from tasks.duplicates.groups import Forest
-from tasks.duplicates.registering import SAME, Agreement, Bar, Boxes, agreement
+from tasks.duplicates.marks import is_mark
+from tasks.duplicates.registering import SAME, Agreement, Bar, Boxes, agreement, overlaid
 from tasks.pictures import imaging
 from tasks.pictures.hashing import (
     CORE,
@@ -37,6 +40,10 @@ SEARCHED = 400_000  # matches that are collected before they are tried
 _QUARTER_BITS = 3  # by which the better of two quarters may differ
 _ALONE_BITS = 1  # by which a quarter may differ that no other quarter seconds
 _TRIED = 1024  # at once: their arrays take 150 MB
+IN_VAIN = 8
+_LOOKED_AT_PX = 192  # a side of pictures that are looked at again
+
+Look = Callable[[int], imaging.Pixels]
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ class Photos:
 
     ``views``: ``hashing.VIEW``, those of a photo one after the other; ``owners``: the photo of each view;
     ``is_anchor``: whether a view is one that others may meet turned; ``quarters``: which quarter it is, or 0.
-    ``thumbnails``: photo x side x side.
+    ``thumbnails``: photo x side x side. ``look`` gets the picture of a photo, upright and grey, height x width, of at
+    least ``_LOOKED_AT_PX`` along its long side.
     """
 
     names: pa.Array
@@ -55,6 +63,7 @@ class Photos:
     is_anchor: npt.NDArray[np.bool_]
     quarters: Indices
     thumbnails: npt.NDArray[np.uint8]
+    look: Look
 
     def __len__(self) -> int:
         return len(self.names)
@@ -77,7 +86,7 @@ def bytes_of(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.uint8], npt.NDArra
     return np.concatenate(data or [np.empty(0, np.uint8)]), np.concatenate(lengths or [np.empty(0, np.int64)])
 
 
-def photos_of(table: pa.Table, thumbnails: npt.NDArray[np.uint8] | None = None) -> Photos:
+def photos_of(table: pa.Table, look: Look, thumbnails: npt.NDArray[np.uint8] | None = None) -> Photos:
     """The rows of ``table`` (source, photo_id, sha256, phash_probes, thumbnail), in the order of their keys."""
     if thumbnails is None:
         thumbnails = bytes_of(table["thumbnail"])[0].reshape(table.num_rows, -1 if table.num_rows else 0)
@@ -92,7 +101,7 @@ def photos_of(table: pa.Table, thumbnails: npt.NDArray[np.uint8] | None = None) 
         names=pc.binary_join_element_wise(table["source"], table["photo_id"], "/").combine_chunks(),
         sha256=table["sha256"].combine_chunks(),
         views=views, owners=owners, is_anchor=(quarters == 0) & (after > INNER_CROPS), quarters=quarters,
-        thumbnails=thumbnails.reshape(table.num_rows, side, side),
+        thumbnails=thumbnails.reshape(table.num_rows, side, side), look=look,
     )  # fmt: skip
 
 
@@ -201,7 +210,39 @@ def agreements(photos: Photos, found: Matches) -> Agreement:
     return agreement(first, second, boxes, other_boxes, frames, other_frames)
 
 
-def _verified(photos: Photos, found: Matches, forest: Forest, bar: Bar) -> Iterator[tuple[Indices, Indices]]:
+class Looks:
+    """Looks at the pictures of pairs again: once at each as it lies, and at no photo that was IN_VAIN times no copy.
+
+    A thousand frames from a tripod would make half a million pairs; the best of each are tried first.
+    """
+
+    def __init__(self, photos: Photos) -> None:
+        self._photos, self._found, self._in_vain = photos, dict[tuple[int, int, int], bool](), Counter[int]()
+
+    def holding(self, found: Matches, agreed: Agreement, bar: Bar) -> npt.NDArray[np.bool_]:
+        """Which matches, of which ``agreed`` is known, are of pictures as like each other as ``bar`` asks."""
+        holds = agreed.reaches(bar)
+        for at in np.flatnonzero(holds & (agreed.stands_out > bar.plain)).tolist():
+            one, other = (int(self._photos.owners[views[at]]) for views in (found.views, found.anchors))
+            orientation = int(found.orientations[at])
+            pair = (one, other, orientation) if one < other else (other, one, imaging.invert(orientation))
+            if pair not in self._found and max(self._in_vain[one], self._in_vain[other]) < IN_VAIN:
+                boxes = agreed.first_boxes[at], agreed.second_boxes[at]
+                self._found[pair] = self._is_marked(one, other, orientation, *boxes)
+                self._in_vain.update([] if self._found[pair] else [one, other])
+            holds[at] = self._found.get(pair, False)
+        return holds
+
+    def _is_marked(self, one: int, other: int, orientation: int, box: Boxes, other_box: Boxes) -> bool:
+        """Whether what stands out is a mark on one of the pictures, the other of which is turned by ``orientation``."""
+        pictures = self._photos.look(one), imaging.make_upright(self._photos.look(other), orientation)
+        first, second = (imaging.resize_area(picture, _LOOKED_AT_PX, _LOOKED_AT_PX) for picture in pictures)
+        return any(is_mark(*planes) for planes in overlaid(first, second, box, other_box))
+
+
+def _verified(
+    photos: Photos, found: Matches, forest: Forest, bar: Bar, looks: Looks
+) -> Iterator[tuple[Indices, Indices]]:
     """Links between photos of matches that hold; none within what ``forest`` joins already, into which they go.
 
     Each pair is tried by its best match first.
@@ -215,7 +256,8 @@ def _verified(photos: Photos, found: Matches, forest: Forest, bar: Bar) -> Itera
             tried = best[begin : begin + _TRIED]
             tried = tried[forest.roots(one[tried]) != forest.roots(other[tried])]
             if len(tried):
-                holds = tried[agreements(photos, found.part(tried)).reaches(bar)]
+                part = found.part(tried)
+                holds = tried[looks.holding(part, agreements(photos, part), bar)]
                 forest.join(zip(one[holds].tolist(), other[holds].tolist(), strict=True))
                 yield np.minimum(one[holds], other[holds]), np.maximum(one[holds], other[holds])
         rest = np.ones(len(found), np.bool_)
@@ -232,6 +274,7 @@ def equal_pictures(photos: Photos, max_distance_bits: int, bar: Bar = SAME) -> I
 def linked(photos: Photos, max_distance_bits: int, bars: Sequence[Bar]) -> Iterator[tuple[Bar, int, int]]:
     """Links between photos that are as like each other as one of ``bars`` asks, with that one, found in one search."""
     forests, waiting, size = [Forest(len(photos)) for _ in bars], list[Matches](), 0
+    looks = Looks(photos)
     for found in chain(matches(photos, max_distance_bits), [None]):
         if found is not None and len(found):  # most batches of a large set have none
             waiting.append(found)
@@ -239,6 +282,6 @@ def linked(photos: Photos, max_distance_bits: int, bars: Sequence[Bar]) -> Itera
         if waiting and (found is None or size >= SEARCHED):
             together = Matches.together(waiting)
             for bar, forest in zip(bars, forests, strict=True):
-                for first, second in _verified(photos, together, forest, bar):
+                for first, second in _verified(photos, together, forest, bar, looks):
                     yield from zip(repeat(bar), first.tolist(), second.tolist())
             waiting, size = [], 0

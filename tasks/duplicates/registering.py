@@ -11,20 +11,28 @@ covers a tenth of one picture neither shifts nor shades the rest. Three things a
 - *moved*: places that are brighter in the one and, elsewhere, places that are brighter in the other. A watermark adds
   to one of the two; a subject that went from here to there does both.
 
+Where something *stands out* on one of them alone, the pictures themselves must tell whether it is a mark
+(``tasks.duplicates.marks``).
+
 Source: Lucas and Kanade, "An iterative image registration technique", IJCAI 1981, section 4; Baker and Matthews,
 "Lucas-Kanade 20 years on", IJCV 56(3), 2004, section 2; weights: Black and Anandan, "The robust estimation of multiple
 motions", CVIU 63(1), 1996, section 3; thresholds: ``tests/bench/duplicates.py``.
 """
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from tasks.pictures import imaging
+
 _STEPS = 6
 _STEP_MAX, _CORRECTION_MAX = 0.03, 0.06  # of a side
 _PAD_PX = 5  # the pixels of the border go on beyond it: more than a corrected box and its kernel reach
 _ALIGNED_BLUR_PX, _COMPARED_BLUR_PX, _RESIDUE_BLUR_PX, _CONTRAST_BLUR_PX = 1.0, 0.5, 1.0, 2.0
+_COARSE_PX, _OVERLAID_BLUR_PX = 64, 0.7
 _FINE_PX = 7
 _FLOOR, _OF_CONTRAST, _OF_RESIDUE = 4.0, 0.15, 2.0  # grey levels; shares of local contrast and of the usual residue
 _FINE_FLOOR = 4.0  # grey levels: fine structure much below that does not count
@@ -47,18 +55,22 @@ class Bar(NamedTuple):
     max_outside: float
     clear_correlation: float = 0.0
     clear_moved: float = 0.0
+    plain: float = math.inf  # what stands out by more must be a mark
 
 
-SAME = Bar(0.55, 0.8, 0.035, clear_correlation=0.85, clear_moved=0.3)
+SAME = Bar(0.55, 0.8, 0.035, clear_correlation=0.85, clear_moved=0.3, plain=0.8)
 ALIKE = Bar(0.5, 1.8, 0.15)  # for a person to look at: neighbours in a burst, small changes to a picture
 
 
 class Agreement(NamedTuple):
-    """What is known of each pair once it is registered."""
+    """What is known of each pair once it is registered; the boxes show the same part of both."""
 
     correlation: npt.NDArray[np.float32]
     moved: npt.NDArray[np.float32]
+    stands_out: npt.NDArray[np.float32]
     outside: npt.NDArray[np.float64]
+    first_boxes: Boxes
+    second_boxes: Boxes
 
     def reaches(self, bar: Bar) -> npt.NDArray[np.bool_]:
         """Whether the pictures of each pair are as like each other as ``bar`` asks."""
@@ -199,8 +211,8 @@ def _correlation(first: Planes, second: Planes) -> npt.NDArray[np.float32]:
     return np.asarray((one * other).sum(axis=(1, 2)) / np.sqrt(energy + 1e-3), dtype=np.float32)
 
 
-def _moved(first: Planes, second: Planes) -> npt.NDArray[np.float32]:
-    """The lesser of what stands out in ``first`` and in ``second``, beside local contrast and the usual residue."""
+def _standing_out(first: Planes, second: Planes) -> npt.NDArray[np.float32]:
+    """pair x 2: what stands out most in ``first`` and in ``second``, beside local contrast and the usual residue."""
     side = first.shape[1]
     blur, wide = _gaussian(side, _RESIDUE_BLUR_PX), _gaussian(side, _CONTRAST_BLUR_PX)
     residue = blur @ (first - second) @ blur.T
@@ -210,7 +222,7 @@ def _moved(first: Planes, second: Planes) -> npt.NDArray[np.float32]:
     usual = np.percentile(np.abs(residue[:, _RIM, _RIM]), _USUAL, axis=(1, 2))[:, None, None]
     expected = _FLOOR + _OF_CONTRAST * np.minimum(*contrast) + _OF_RESIDUE * usual
     ratio = (residue / expected)[:, _RIM, _RIM]
-    return np.asarray(np.minimum(ratio.max(axis=(1, 2)), -ratio.min(axis=(1, 2))), dtype=np.float32)
+    return np.stack([ratio.max(axis=(1, 2)), -ratio.min(axis=(1, 2))], axis=1).astype(np.float32)
 
 
 def outside(first_boxes: Boxes, second_boxes: Boxes, first_frames: Boxes, second_frames: Boxes) -> Boxes:
@@ -239,12 +251,30 @@ def agreement(
     Boxes are left, right, top, bottom as shares of the side: what seems to be the same part; what lies within a frame.
     """
     if not len(first):
-        return Agreement(np.empty(0, np.float32), np.empty(0, np.float32), np.empty(0))
+        nothing = np.empty(0, np.float32)
+        return Agreement(nothing, nothing, nothing, np.empty(0), first_boxes, second_boxes)
     one, other = _padded(first), _padded(second)
     boxes, tones = corrected(one, other, first_boxes, second_boxes)
     blur = _gaussian(first.shape[1], _COMPARED_BLUR_PX)
     here = _sampled(one, first_boxes, blur)
     there = _toned(_sampled(other, boxes, blur), here, tones)
-    return Agreement(
-        _correlation(here, there), _moved(here, there), outside(first_boxes, boxes, first_frames, second_frames)
-    )
+    out = _standing_out(here, there)
+    beyond = outside(first_boxes, boxes, first_frames, second_frames)
+    return Agreement(_correlation(here, there), out.min(axis=1), out.max(axis=1), beyond, first_boxes, boxes)
+
+
+def overlaid(
+    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], first_box: Boxes, second_box: Boxes
+) -> Iterator[tuple[Planes, Planes]]:
+    """The part of two large pictures, side x side each, that the boxes (left, right, top, bottom) show, in two ways:
+    where these are all but equal, as they lie; then with the second box corrected, on small copies and on themselves.
+
+    The corrections of thumbnails are led astray by other tones on a plain ground.
+    """
+    boxes, other, blur = first_box[None], second_box[None], _gaussian(len(first), _OVERLAID_BLUR_PX)
+    if np.abs(boxes - other).max() < _CORRECTION_MAX:
+        yield _sampled(_padded(first[None]), boxes, blur)[0], _sampled(_padded(second[None]), boxes, blur)[0]
+    for side in (_COARSE_PX, len(first)):
+        here, there = (_padded(imaging.resize_area(picture, side, side)[None]) for picture in (first, second))
+        other, _ = corrected(here, there, boxes, other)
+    yield _sampled(here, boxes, blur)[0], _sampled(there, other, blur)[0]

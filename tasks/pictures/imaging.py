@@ -21,8 +21,9 @@ import simplejpeg
 from PIL import Image
 
 __all__ = [
-    "BadImage", "BadReason", "Format", "Pixels", "Verified", "compose", "decode_grey", "decode_small", "decode_upright",
-    "identify", "invert", "make_upright", "resize_area", "stored_size", "to_grey", "upright_size", "verify",
+    "BadImage", "BadReason", "Format", "Pixels", "Verified", "compose", "decode_grey", "decode_measured",
+    "decode_small", "decode_upright", "identify", "invert", "make_upright", "resize_area", "stored_size", "to_grey",
+    "upright_size", "verify",
 ]  # fmt: skip
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,6 +31,7 @@ Value = TypeVar("Value", bound=np.generic)
 Format = Literal["JPEG", "PNG", "WEBP", "GIF"]
 BadReason = Literal["empty", "html", "not_an_image", "truncated", "corrupt", "too_many_pixels"]
 
+LONG_PX, SHORT_PX = 256, 64  # sides of what is measured: one scale for all, and panoramas keep some height
 MAX_PIXELS = 200_000_000  # more in one picture are an attack: 600 MB once they are decoded
 Image.MAX_IMAGE_PIXELS = None  # verify() asks for the pixel limit itself, before it decodes; Pillow would only warn
 _WARNINGS = threading.Lock()  # the filters of ``warnings`` belong to the process, and photos are decoded in threads
@@ -131,6 +133,11 @@ def decode_small(data: bytes, net_op: int, long_px: int, short_px: int) -> Pixel
         picture = Image.fromarray(pixels)
         pixels = np.asarray(picture.resize((width, height), Image.Resampling.HAMMING, reducing_gap=2.0))
     return make_upright(pixels, net_op)
+
+
+def decode_measured(data: bytes, net_op: int) -> Pixels:
+    """As ``decode_small``, at the scale at which photos are measured."""
+    return decode_small(data, net_op, LONG_PX, SHORT_PX)
 
 
 def make_upright(pixels: npt.NDArray[Value], orientation: int) -> npt.NDArray[Value]:

@@ -188,6 +188,53 @@ def moved_subject(images: list[Image.Image], at: int, share: float) -> Pair:
     return frames[0], frames[1]
 
 
+def come_and_gone(images: list[Image.Image], at: int, share: float, is_other: bool = False) -> Pair:
+    """The same place without and with somebody in it, or with somebody else: an ellipse of ``share`` of the width, 0.7
+    to 1.6 times as high, a piece of another photograph at half of its contrast, 50 grey levels from what it covers (and
+    from the other one); both have noise.
+    """
+    image, rng = images[at], np.random.default_rng((at, round(1000 * share), is_other))
+    scene, wide = np.asarray(image, np.float64), round(share * image.width)
+    high = min(image.height, round(wide * rng.uniform(0.7, 1.6)))
+    left, top = rng.integers(0, image.width - wide + 1), rng.integers(0, image.height - high + 1)
+    covered = scene[top : top + high, left : left + wide]
+    y, x = np.mgrid[:high, :wide]
+    is_there = np.hypot((y + 0.5) / high - 0.5, (x + 0.5) / wide - 0.5) <= 0.5
+    level, frames = covered[is_there].mean(), []
+    for number, step in enumerate((4, 3)):
+        frame = scene.copy()
+        if number == 1 or is_other:
+            level += 50 if level < 100 else -50
+            other = ImageOps.fit(images[(at + len(images) // step) % len(images)], (wide, high))
+            piece = np.asarray(other, np.float64)
+            frame[top : top + high, left : left + wide][is_there] = ((piece - piece.mean()) * 0.5 + level)[is_there]
+        noisy = frame + rng.normal(0, 3, frame.shape[:2])[..., None]
+        frames.append(Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)))
+    return frames[0], frames[1]
+
+
+def moon(seed: int) -> Image.Image:
+    """One bright disc for all, other spots for each seed."""
+    rng, image = np.random.default_rng(seed), Image.new("RGB", (600, 400), (5, 5, 10))
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((180, 80, 420, 320), fill=(220, 220, 210))
+    for x, y, radius in zip(*rng.uniform([[220], [120], [3]], [[380], [280], [14]], (3, 14)), strict=True):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(170, 170, 165))
+    return image
+
+
+def card(seed: int) -> Image.Image:
+    """One form for all, another face and another name for each seed."""
+    rng, image = np.random.default_rng(seed), Image.new("RGB", (600, 380), (200, 220, 240))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 0, 600, 70), fill=(20, 50, 140))
+    pen.text((20, 15), "UNIVERSITY CARD", fill="white", font_size=34)
+    pen.ellipse((60, 120, 180, 280), fill=tuple(rng.integers(60, 240, 3).tolist()))
+    for line in range(4):
+        pen.text((230, 120 + 50 * line), "".join(rng.choice(list("abcdefghij klmno"), 18)), fill="black", font_size=26)
+    return image
+
+
 def fractal(rng: np.random.Generator, slope: float, height: int = 400, width: int = 600) -> np.ndarray:
     """A texture whose amplitude falls with frequency to the power of ``slope``; standard deviation 1."""
     waves = np.fft.rfft2(rng.normal(size=(height, width)))
@@ -240,6 +287,13 @@ def near_misses(images: list[Image.Image]) -> dict[str, list[Pair]]:
         "burst: subject of 12 % moved": [moved_subject(images, at, 0.12) for at in places],
         "burst: subject of 16 % moved": [moved_subject(images, at, 0.16) for at in places],
         "burst: subject of 20 % moved": [moved_subject(images, at, 0.20) for at in places],
+        **{
+            f"burst: subject of {percent} % {what}": [
+                come_and_gone(images, at, percent / 100, is_other) for at in places
+            ]
+            for is_other, what in ((False, "appeared"), (True, "replaced"))
+            for percent in (16, 20, 30, 40)
+        },
         "panorama: halves that overlap by 40 %": [(cut(0, 0.3, 0, 0)(x), cut(0.3, 0, 0, 0)(x)) for x in edged],
         "same sky, other clouds": [
             (sky(2 * at, (2, 8)[at % 2]), sky(2 * at + 1, (2, 8)[at % 2])) for at in range(120)
@@ -252,4 +306,11 @@ def near_misses(images: list[Image.Image]) -> dict[str, list[Pair]]:
         "no claim: framing moved by 5 %": pans[0.05],
         "no claim: framing moved by 8 %, plain edges": [(cut(0, 0.08, 0, 0)(x), cut(0.08, 0, 0, 0)(x)) for x in plain],
         "no claim: subject of 8 % moved": [moved_subject(images, at, 0.08) for at in places],
+        **{
+            f"no claim: subject of {percent} % appeared": [come_and_gone(images, at, percent / 100) for at in places]
+            for percent in (8, 12)
+        },
+        "no claim: subject of 12 % replaced": [come_and_gone(images, at, 0.12, is_other=True) for at in places],
+        "no claim: same moon, other spots": [(moon(2 * at), moon(2 * at + 1)) for at in range(60)],
+        "no claim: same form, other face and name": [(card(2 * at), card(2 * at + 1)) for at in range(60)],
     }  # fmt: skip

@@ -7,8 +7,8 @@ A hash of their names puts photographs into two halves: thresholds are set on th
 other. Every photograph, shrunk to a long side of 1,280 px, meets a changed copy of itself; then pairs that look alike
 and are not the same. Marks are also laid on invented scenes of low contrast. What counts as the same: the same
 exposure, whatever was done to the file, as long as one picture lies within the other. Not the same: another moment,
-that is a framing that moved by 8 % of a side or more, or a subject of at least 12 % of the width that moved by its own
-width or more and stands out from what it covers by 50 grey levels.
+that is a framing that moved by 8 % of a side or more, a subject of at least 12 % of the width that moved by its own
+width or more, or one of at least 16 % that came, went or changed into another, if it stands out by 50 grey levels.
 
 Prints Markdown: found of each change with a Wilson 95 % interval, near-misses, and what other thresholds would do.
 """
@@ -29,9 +29,10 @@ from altered_pictures import CHANGES, MARKS, Change, jpeg, near_misses
 from PIL import Image, ImageOps
 
 from tasks.dedup import DedupRules
-from tasks.duplicates.copies import Matches, agreements, matches, photos_of
+from tasks.duplicates.copies import Looks, Matches, Photos, agreements, matches, photos_of
 from tasks.duplicates.registering import SAME, Agreement, Bar
 from tasks.measure import measure_photo
+from tasks.pictures import imaging
 from tasks.sources.standin.camera import Lens, render
 
 NO_MATCH = Matches(*(np.empty(0, np.intp) for _ in range(3)), np.empty(0, np.uint16))
@@ -39,8 +40,8 @@ NO_MATCH = Matches(*(np.empty(0, np.intp) for _ in range(3)), np.empty(0, np.uin
 
 def measured(images: list[Image.Image]) -> list[dict[str, object]]:
     """What dedup wants to know of ``images``."""
-    found = [measure_photo(jpeg(image)) for image in images]
-    return [{"phash_probes": each["phash_probes"], "thumbnail": each["thumbnail"]} for each in found]
+    files = [jpeg(image) for image in images]
+    return [measure_photo(data) | {"picture": imaging.to_grey(imaging.decode_measured(data, 1))} for data in files]
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,20 @@ class Tried:
     """All matches among originals 0 .. size - 1 and their copies size .. 2 size - 1, and how well each agrees."""
 
     size: int
-    first: np.ndarray
-    second: np.ndarray
-    bits: np.ndarray
+    photos: Photos
+    found: Matches
     agreement: Agreement
+    looks: Looks
 
     def counts(self, bar: Bar = SAME, bits: int = DedupRules().max_distance_bits) -> tuple[int, int]:
         """Copies that are linked to their originals, and links between others."""
-        return self.links((self.bits <= bits) & self.agreement.reaches(bar))
+        holds = self.looks.holding(self.found, self.agreement, bar)
+        return self.links(holds & (self.found.distances <= bits))
 
     def links(self, holds: np.ndarray | slice = slice(None)) -> tuple[int, int]:
         """The same of the matches that hold; of all of them: what the search offers."""
-        low, high = np.minimum(self.first[holds], self.second[holds]), np.maximum(self.first[holds], self.second[holds])
+        both = np.stack([self.photos.owners[self.found.views], self.photos.owners[self.found.anchors]])[:, holds]
+        low, high = both.min(axis=0), both.max(axis=0)
         linked = set(zip(low.tolist(), high.tolist(), strict=True))
         own = sum(second - first == self.size for first, second in linked)
         return own, len(linked) - own
@@ -70,14 +73,18 @@ def tried(originals: list[dict[str, object]], copies: list[dict[str, object]]) -
     rows = [
         {"source": "b", "photo_id": f"{at:06}", "sha256": str(at), **row} for at, row in enumerate(originals + copies)
     ]
-    photos = photos_of(pa.Table.from_pylist(rows))
+    pictures = [row.pop("picture") for row in rows]
+    names = ["source", "photo_id", "sha256", "phash_probes", "thumbnail"]
+    photos = photos_of(
+        pa.Table.from_pylist([{name: row[name] for name in names} for row in rows]), pictures.__getitem__
+    )
     found = Matches.together([NO_MATCH, *matches(photos, DedupRules().max_distance_bits)])
     parts = [
         agreements(photos, found.part(places))
         for places in np.array_split(np.arange(len(found)), len(found) // 1024 + 1)
     ]
     agreement = Agreement(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-    return Tried(len(originals), photos.owners[found.views], photos.owners[found.anchors], found.distances, agreement)
+    return Tried(len(originals), photos, found, agreement, Looks(photos))
 
 
 def wilson(hits: int, trials: int) -> str:
@@ -93,6 +100,7 @@ def thresholds(same: dict[str, Tried], different: dict[str, Tried]) -> list[list
     bars = [
         *(("correlation", value, SAME._replace(min_correlation=value), None) for value in (0, 0.4, 0.5, 0.55, 0.6)),
         *(("moved", value, SAME._replace(max_moved=value), None) for value in (0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 99)),
+        *(("plain", value, SAME._replace(plain=value), None) for value in (0, 0.3, 0.5, 0.8, 1.0, 1.5, math.inf)),
         *(("clear: moved", value, SAME._replace(clear_moved=value), None) for value in (0.1, 0.2, 0.3, 0.4, 0.5, 0.8)),
         *(("outside", value, SAME._replace(max_outside=value), None) for value in (0.01, 0.02, 0.035, 0.05, 0.08, 9)),
         *(("bits of sketches", bits, SAME, bits) for bits in (1, 3, 5, 6, 7)),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from storage import blobs, manifest
 from storage.layout import Layout
@@ -35,6 +35,13 @@ def file(image: Image.Image, image_format: str = "JPEG", orientation: int = 1) -
     block[0x0112] = orientation
     image.save(out, image_format, exif=block)
     return out.getvalue()
+
+
+def with_somebody(image: Image.Image) -> Image.Image:
+    """A dark disc of a sixth of the width."""
+    seen = image.copy()
+    ImageDraw.Draw(seen).ellipse((100, 60, 140, 100), fill=(20, 25, 30))
+    return seen
 
 
 LANDSCAPE = file(clouds(0, 240, 160))
@@ -207,3 +214,27 @@ def test_a_damaged_blob_is_our_fault_and_raises(root: Layout) -> None:
     root.blob(sha256, "JPEG").write_bytes(data[:-1])
     with pytest.raises(BlobCorrupt, match=sha256[:12]):
         measure.fn(ref)
+
+
+def test_somebody_before_the_same_background_is_no_copy(root: Layout) -> None:
+    """The files are read again to tell; a mark in a corner, on a file that lies on its side, still makes a copy; a file
+    that is gone is one sentence."""
+    plain, walked, marked = clouds(0, 240, 160), with_somebody(clouds(0, 240, 160)), clouds(0, 240, 160)
+    ImageDraw.Draw(marked).rectangle((200, 130, 240, 160), fill=(240, 240, 240))
+    files = {
+        "plain": file(plain),
+        "walked": file(walked),
+        "marked": file(marked.rotate(90, expand=True), orientation=6),
+    }
+    rows = [
+        {"source": "s", "photo_id": name, "format": "JPEG", "sha256": blobs.put(root, data, "JPEG")}
+        for name, data in files.items()
+    ]
+    found = measure.fn(manifest.write_rows(root, "held", rows))
+    judged = filter_photos.fn([found], decided(root), RULES)
+    deduped = dedup.fn([found], judged, owners(root), decided(root), unpublished(root), DedupRules())
+    copies = {name: row["duplicate_of"] for name, row in rows_of(root, deduped).items()}
+    assert copies == {"marked": None, "plain": "s/marked", "walked": None}
+    root.blob(rows[2]["sha256"], "JPEG").unlink()
+    with pytest.raises(BlobCorrupt, match="is missing below"):
+        dedup.fn([found], judged, owners(root), decided(root), unpublished(root), DedupRules())

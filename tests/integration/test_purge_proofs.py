@@ -58,7 +58,7 @@ def test_a_proof_speaks_of_the_photos_that_are_left(where: Layout) -> None:
     rules: dict[str, Any] = {"split": SplitRules().model_dump(mode="json"), "dedup": DedupRules().model_dump()}
     table = manifest.conform("publish", pa.Table.from_pylist(rows, schema=SCHEMAS["publish"]))
     none = {"across_splits": {"near_duplicates": 0}, "wider_pairs": 0}
-    proof = reproving.reproved(table, rules, none)
+    proof = reproving.reproved(where, table, rules, none)
     assert proof is not None
     write_bytes(where.root / "proof.json", reproving.page_of(proof))
     write_bytes(where.root / "page.html", b"")
@@ -76,5 +76,5 @@ def test_a_proof_speaks_of_the_photos_that_are_left(where: Layout) -> None:
     assert card["leakage"] == reproving.told(found)
     assert "| train | 1 | 75.00% | 33.33% |" in (folder / "README.md").read_text()
     assert snapshots.verify(where, "proven", 1) == []
-    searched = reproving.reproved(table, rules, none | {"wider_pairs": 1})
+    searched = reproving.reproved(where, table, rules, none | {"wider_pairs": 1})
     assert searched is None, "these rows have no pictures to search"

@@ -1,6 +1,8 @@
 """Finding the same picture again, and only that."""
 
 import io
+import math
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 from tasks import measure
 from tasks.dedup import DedupRules, dedup_rows
 from tasks.duplicates import copies
-from tasks.duplicates.copies import equal_pictures, photos_of
+from tasks.duplicates.copies import Photos, equal_pictures, photos_of
 from tasks.duplicates.groups import Forest, components
 from tasks.duplicates.registering import SAME, outside
 from tasks.pictures import imaging
@@ -34,7 +36,8 @@ def clouds(seed: int, height: int = 240, width: int = 360) -> Image.Image:
 def facts(image: Image.Image, quality: int = 90) -> dict[str, Any]:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
-    return measure.measure_photo(out.getvalue())
+    small = imaging.decode_measured(out.getvalue(), 1)
+    return measure.measure_photo(out.getvalue()) | {"grey": imaging.to_grey(small)}
 
 
 COLUMNS = {
@@ -55,14 +58,18 @@ def table(rows: list[dict[str, Any]], **columns: list[Any]) -> pa.Table:
     return pa.Table.from_pylist(named, schema=pa.schema(list(COLUMNS.items())))
 
 
+def photos(rows: list[dict[str, Any]], **columns: list[Any]) -> Photos:
+    return photos_of(table(rows, **columns), look=lambda at: rows[at]["grey"])
+
+
 def links(rows: list[dict[str, Any]], **columns: list[Any]) -> set[tuple[int, int]]:
-    return set(equal_pictures(photos_of(table(rows, **columns)), 7))
+    return set(equal_pictures(photos(rows, **columns), 7))
 
 
 def deduped(rows: list[dict[str, Any]], rules: DedupRules | None = None, **columns: list[Any]) -> list[dict[str, Any]]:
     """The dedup columns of each row."""
     whole = table(rows, **columns)
-    return list(dedup_rows(whole, photos_of(whole), rules or DedupRules()).to_pylist())
+    return list(dedup_rows(whole, photos(rows, **columns), rules or DedupRules()).to_pylist())
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -80,6 +87,14 @@ def with_disc(image: Image.Image, x: int, y: int) -> Image.Image:
     mask.paste(255, (x, y, x + image.width // 8, y + image.width // 8))
     grey = Image.new("RGB", image.size, (90, 90, 90))
     return Image.composite(grey, ImageOps.autocontrast(image), mask.filter(ImageFilter.GaussianBlur(1)))
+
+
+def with_somebody(image: Image.Image, seed: int) -> Image.Image:
+    """An ellipse of a fifth of the width, a piece of another picture."""
+    width, height = image.size
+    mask = Image.new("L", image.size)
+    ImageDraw.Draw(mask).ellipse((width * 0.4, height * 0.35, width * 0.6, height * 0.75), fill=255)
+    return Image.composite(ImageEnhance.Brightness(clouds(seed)).enhance(0.6), image, mask)
 
 
 def plated(image: Image.Image, value: int = 240) -> Image.Image:
@@ -125,6 +140,9 @@ NEAR_MISSES = {
     "framing moved by 8 %": lambda image: (cut(image, 0, 0.08, 0, 0), cut(image, 0.08, 0, 0, 0)),
     "framing moved by 15 %": lambda image: (cut(image, 0, 0.15, 0, 0), cut(image, 0.15, 0, 0, 0)),
     "subject moved": lambda image: (with_disc(image, 60, 100), with_disc(image, 160, 100)),
+    "somebody came": lambda image: (image, with_somebody(image, 40)),
+    "somebody went": lambda image: (with_somebody(image, 41), image),
+    "somebody else, mirrored": lambda image: (with_somebody(image, 40), ImageOps.mirror(with_somebody(image, 41))),
     "another scene": lambda image: (image, clouds(17)),
 }
 
@@ -184,7 +202,8 @@ def test_a_few_plain_shapes_in_like_places_are_not_the_same(seeds: tuple[int, in
 def test_what_is_alike_can_be_asked_for() -> None:
     """A lower bar links a pair whose subject moved, for a person to look at."""
     rows = [facts(picture) for picture in NEAR_MISSES["subject moved"](clouds(6))]
-    assert set(equal_pictures(photos_of(table(rows)), 7, SAME._replace(max_moved=99, clear_correlation=0))) == {(0, 1)}
+    lower = SAME._replace(max_moved=99, clear_correlation=0, plain=math.inf)
+    assert set(equal_pictures(photos(rows), 7, lower)) == {(0, 1)}
 
 
 def test_real_photographs_are_found_again_and_never_mixed_up(shared: Path) -> None:
@@ -209,7 +228,7 @@ def test_near_sketches_are_not_enough() -> None:
     """A pair whose sketches agree but whose thumbnails do not is no duplicate."""
     rows = [facts(clouds(0)), facts(clouds(1))]
     rows[1]["phash_probes"] = rows[0]["phash_probes"]
-    assert sum(map(len, copies.matches(photos_of(table(rows)), 0)))
+    assert sum(map(len, copies.matches(photos(rows), 0)))
     assert links(rows) == set()
 
 
@@ -220,6 +239,33 @@ def test_a_crowd_of_copies_is_joined_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(copies, "_TRIED", 8)
     assert {row["duplicate_group"] for row in deduped(rows)} == {"s/a"}
     assert len(links(rows)) < 200
+
+
+def test_pictures_are_looked_at_again_only_where_something_stands_out() -> None:
+    """A smaller copy is known by its thumbnail; for a marked one both files are read, once for each pair."""
+    rows, seen = [facts(clouds(0)), facts(clouds(0).resize((180, 120))), facts(plated(clouds(0)))], Counter[int]()
+
+    def look(at: int) -> imaging.Pixels:
+        seen[at] += 1
+        return np.asarray(rows[at]["grey"])
+
+    assert Forest(3).join(equal_pictures(photos_of(table(rows[:2]), look), 7)) is None
+    assert not seen
+    assert len(set(equal_pictures(photos_of(table(rows[::2]), look), 7))) == 1
+    assert seen == {0: 1, 1: 1}
+
+
+def test_a_long_series_costs_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of thirty frames from a tripod is compared closely with a few others, not with all."""
+    rows, seen = [facts(with_somebody(clouds(0), seed)) for seed in range(40, 70)], Counter[int]()
+
+    def look(at: int) -> imaging.Pixels:
+        seen[at] += 1
+        return np.asarray(rows[at]["grey"])
+
+    monkeypatch.setattr(copies, "is_mark", lambda first, second: False)
+    list(equal_pictures(photos_of(table(rows), look), 7))
+    assert max(seen.values()) == copies.IN_VAIN
 
 
 def test_the_largest_stands_for_its_group() -> None:

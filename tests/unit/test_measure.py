@@ -47,7 +47,7 @@ def bits_apart(first: bytes, second: bytes) -> int:
 def test_the_hash_is_that_of_imagehash_on_photographs(shared: Path) -> None:
     """Also for real photographs: our scaled decoding is part of the picture, the hash itself is the same."""
     for path in sorted((shared / "photos").glob("*/*.jpg"))[::6]:
-        rgb = imaging.decode_small(path.read_bytes(), 1, measure.LONG_PX, measure.SHORT_PX)
+        rgb = imaging.decode_measured(path.read_bytes(), 1)
         theirs = np.packbits(imagehash.phash(Image.fromarray(imaging.to_grey(rgb)), hash_size=16).hash).tobytes()
         assert measure.picture_facts(rgb)["phash"] == theirs
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 from tasks.dedup import groups
 from tasks.duplicates.copies import photos_of
 from tasks.measure import measure_photo
+from tasks.pictures import imaging
 from tasks.sources.standin.catalogue import Catalogue
 from tasks.sources.standin.world import DUPLICATES
 
@@ -26,4 +27,9 @@ def test_all_planted_reposts_are_found_and_nothing_else() -> None:
     table = pa.table({name: [row[name] for row in rows] for name in COLUMNS})
     places = {photo.id: place for place, photo in enumerate(photos)}
     planted = [places[photo.duplicate_of or photo.id] for photo in photos]
-    assert groups(photos_of(table), 7).tolist() == planted
+
+    def look(at: int) -> imaging.Pixels:
+        data, orientation = catalogue.original(photos[at].id), rows[at]["exif_orientation"]
+        return imaging.to_grey(imaging.decode_measured(data, orientation))
+
+    assert groups(photos_of(table, look), 7).tolist() == planted
