@@ -40,7 +40,7 @@ SEARCHED = 400_000  # matches that are collected before they are tried
 _QUARTER_BITS = 3  # by which the better of two quarters may differ
 _ALONE_BITS = 1  # by which a quarter may differ that no other quarter seconds
 _TRIED = 1024  # at once: their arrays take 150 MB
-IN_VAIN = 8
+IN_VAIN = 24
 _LOOKED_AT_PX = 192  # a side of pictures that are looked at again
 
 Look = Callable[[int], imaging.Pixels]
@@ -237,7 +237,7 @@ class Looks:
         """Whether what stands out is a mark on one of the pictures, the other of which is turned by ``orientation``."""
         pictures = self._photos.look(one), imaging.make_upright(self._photos.look(other), orientation)
         first, second = (imaging.resize_area(picture, _LOOKED_AT_PX, _LOOKED_AT_PX) for picture in pictures)
-        return any(is_mark(*planes) for planes in overlaid(first, second, box, other_box))
+        return is_mark(overlaid(first, second, box, other_box))
 
 
 def _verified(

@@ -8,7 +8,7 @@ for that. It is a mark still if the fine structure beneath goes on in both pictu
 Source: thresholds by ``tests/bench/duplicates.py``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ _FLOOR, _OF_USUAL, _USUAL = 8.0, 3.0, 50  # grey levels; times the usual residue
 _BIN, _MOST_BINS = 8, 32  # grey levels of one place on a tone curve
 _SEEN_IN, _BURNT = 30, (3, 252)  # pixels that a place needs; grey levels beyond which it may be cut off
 _STEEP = 0.15  # the least slope of a tone curve: a flat one explains anything
-_AS_GOOD = 1.4  # times what the best tone curve leaves
+_ALL_BUT_EQUAL = 2.0  # grey levels that are left, each pixel counting as _FLOOR at most
+_AS_GOOD = 1.4  # times the least that is left
 _FITS = 15
 _RIM_PX = 2
 _EDGE_PX = 5  # of what is covered: an outline is none of its structure
@@ -32,16 +33,23 @@ _AT_EDGE, _PLATE = 0.03, 0.35  # of the sides of the picture: how near to two of
 Mask = npt.NDArray[np.bool_]
 
 
-def is_mark(first: Planes, second: Planes) -> bool:
-    """Whether ``first`` and ``second`` (side x side, grey, registered) show the same but for marks on them."""
-    if not _covered(first - second)[1].any():
+def is_mark(overlays: Iterable[tuple[Planes, Planes]]) -> bool:
+    """Whether two pictures show the same but for marks on them.
+
+    ``overlays``: both (side x side, grey) laid over each other in one or several ways, of which the best counts.
+    """
+    tried = []
+    for pair in overlays:
+        for residue in _residues(*pair):
+            tried.append((float(np.minimum(np.abs(residue), _FLOOR).mean()), residue, pair))
+            if tried[-1][0] < _ALL_BUT_EQUAL and not _covered(residue)[1].any():
+                return True
+    tried.sort(key=lambda each: each[0])
+    good = [(*_covered(residue), pair) for size, residue, pair in tried if size <= _AS_GOOD * tried[0][0]]
+    if not all(covered.any() for _, covered, _ in good):
         return True
-    left = list(_residues(first, second))
-    sizes = [float(np.minimum(np.abs(residue), _FLOOR).mean()) for residue in left]
-    good = [_covered(left[at]) for at in np.argsort(sizes) if sizes[at] <= _AS_GOOD * min(sizes)]
-    if not all(covered.any() for _, covered in good):
-        return True
-    return _is_seen_through(first, second, good[0][1]) or _is_plate(*good[0])
+    residue, covered, pair = good[0]
+    return _is_seen_through(*pair, covered) or _is_plate(residue, covered)
 
 
 def _residues(first: Planes, second: Planes) -> Iterator[Planes]:

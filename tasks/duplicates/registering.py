@@ -267,14 +267,15 @@ def overlaid(
     first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], first_box: Boxes, second_box: Boxes
 ) -> Iterator[tuple[Planes, Planes]]:
     """The part of two large pictures, side x side each, that the boxes (left, right, top, bottom) show, in two ways:
-    where these are all but equal, as they lie; then with the second box corrected, on small copies and on themselves.
+    where these are all but equal, as they lie; then with the second box corrected, on smaller copies.
 
     The corrections of thumbnails are led astray by other tones on a plain ground.
     """
     boxes, other, blur = first_box[None], second_box[None], _gaussian(len(first), _OVERLAID_BLUR_PX)
+    padded = _padded(first[None]), _padded(second[None])
+    here = _sampled(padded[0], boxes, blur)[0]
     if np.abs(boxes - other).max() < _CORRECTION_MAX:
-        yield _sampled(_padded(first[None]), boxes, blur)[0], _sampled(_padded(second[None]), boxes, blur)[0]
-    for side in (_COARSE_PX, len(first)):
-        here, there = (_padded(imaging.resize_area(picture, side, side)[None]) for picture in (first, second))
-        other, _ = corrected(here, there, boxes, other)
-    yield _sampled(here, boxes, blur)[0], _sampled(there, other, blur)[0]
+        yield here, _sampled(padded[1], boxes, blur)[0]
+    one, two = (_padded(imaging.resize_area(each, _COARSE_PX, _COARSE_PX)[None]) for each in (first, second))
+    other, _ = corrected(one, two, boxes, other)
+    yield here, _sampled(padded[1], other, blur)[0]

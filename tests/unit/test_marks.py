@@ -78,25 +78,33 @@ NO_MARKS: dict[str, Change] = {
 @pytest.mark.parametrize("change", MARKS)
 def test_marks_and_tones_are_told(change: str, is_swapped: bool) -> None:
     """Strokes, what lets the picture through, plates in corners, and any tone curve."""
-    pair = [scene(1), MARKS[change](scene(1))]
-    assert is_mark(*pair[::-1] if is_swapped else pair)
+    pair = (scene(1), MARKS[change](scene(1)))
+    assert is_mark([pair[::-1] if is_swapped else pair])
 
 
 @pytest.mark.parametrize("is_swapped", [False, True])
 @pytest.mark.parametrize("change", NO_MARKS)
 def test_what_covers_the_picture_is_no_mark(change: str, is_swapped: bool) -> None:
     """Whoever came before the same background, on whichever of the two."""
-    pair = [scene(1), noisy(NO_MARKS[change](scene(1)))]
-    assert not is_mark(*pair[::-1] if is_swapped else pair)
+    pair = (scene(1), noisy(NO_MARKS[change](scene(1))))
+    assert not is_mark([pair[::-1] if is_swapped else pair])
 
 
 def test_somebody_else_in_the_same_place_is_no_mark() -> None:
     """Even in the same outline, whose edges both pictures have."""
     cover = disc(100, 90, 30)
-    assert not is_mark(painted(cover, scene(5))(scene(1)), painted(cover, scene(6) / 2)(scene(1)))
+    assert not is_mark([(painted(cover, scene(5))(scene(1)), painted(cover, scene(6) / 2)(scene(1)))])
 
 
 def test_a_silhouette_on_a_plain_ground_is_no_tone_curve() -> None:
     """That all that is dark became light would explain it: such a curve falls, and none that falls is believed."""
     sky = np.asarray(200 + 30 * np.linspace(0, 1, SIDE_PX)[:, None] + scene(2) / 64, np.float32)
-    assert not is_mark(sky, painted(disc(80, 80, 20), 20)(sky))
+    assert not is_mark([(sky, painted(disc(80, 80, 20), 20)(sky))])
+
+
+def test_a_bad_overlay_proves_nothing() -> None:
+    """Where all differs nothing stands out; of several overlays the best counts."""
+    one, other = scene(1), painted(disc(96, 120, 25), 10)(scene(1))
+    moved = np.roll(other, 3, axis=1)
+    assert not is_mark([(one, moved), (one, other)])
+    assert is_mark([(one, np.roll(one, 3, axis=1)), (one, painted(words(20, 80, 36), 255)(one))])
