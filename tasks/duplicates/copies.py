@@ -40,7 +40,7 @@ SEARCHED = 400_000  # matches that are collected before they are tried
 _QUARTER_BITS = 3  # by which the better of two quarters may differ
 _ALONE_BITS = 1  # by which a quarter may differ that no other quarter seconds
 _TRIED = 1024  # at once: their arrays take 150 MB
-IN_VAIN = 24
+IN_VAIN = 100
 _LOOKED_AT_PX = 192  # a side of pictures that are looked at again
 
 Look = Callable[[int], imaging.Pixels]

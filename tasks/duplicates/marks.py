@@ -20,7 +20,7 @@ _FLOOR, _OF_USUAL, _USUAL = 8.0, 3.0, 50  # grey levels; times the usual residue
 _BIN, _MOST_BINS = 8, 32  # grey levels of one place on a tone curve
 _SEEN_IN, _BURNT = 30, (3, 252)  # pixels that a place needs; grey levels beyond which it may be cut off
 _STEEP = 0.15  # the least slope of a tone curve: a flat one explains anything
-_ALL_BUT_EQUAL = 2.0  # grey levels that are left, each pixel counting as _FLOOR at most
+_EQUAL, _DARK, _LIGHT, _SETTLES = 4.0, 16, 240, 1 / 3  # grey levels; the share of the pixels
 _AS_GOOD = 1.4  # times the least that is left
 _FITS = 15
 _RIM_PX = 2
@@ -38,18 +38,24 @@ def is_mark(overlays: Iterable[tuple[Planes, Planes]]) -> bool:
 
     ``overlays``: both (side x side, grey) laid over each other in one or several ways, of which the best counts.
     """
-    tried = []
+    tried: list[tuple[float, Planes, tuple[Planes, Planes]]] = []
     for pair in overlays:
-        for residue in _residues(*pair):
-            tried.append((float(np.minimum(np.abs(residue), _FLOOR).mean()), residue, pair))
-            if tried[-1][0] < _ALL_BUT_EQUAL and not _covered(residue)[1].any():
-                return True
+        if _is_settled(*pair):
+            tried = [(0.0, pair[0] - pair[1], pair)]
+            break
+        tried += [(float(np.minimum(np.abs(left), _FLOOR).mean()), left, pair) for left in _residues(*pair)]
     tried.sort(key=lambda each: each[0])
     good = [(*_covered(residue), pair) for size, residue, pair in tried if size <= _AS_GOOD * tried[0][0]]
     if not all(covered.any() for _, covered, _ in good):
         return True
     residue, covered, pair = good[0]
     return _is_seen_through(*pair, covered) or _is_plate(residue, covered)
+
+
+def _is_settled(first: Planes, second: Planes) -> bool:
+    """Whether so much is equal as it lies that no other tones and no other place can be meant."""
+    is_equal = (np.abs(first - second) < _EQUAL) & (np.minimum(first, second) > _DARK) & (first < _LIGHT)
+    return bool(is_equal.mean() >= _SETTLES)
 
 
 def _residues(first: Planes, second: Planes) -> Iterator[Planes]:
