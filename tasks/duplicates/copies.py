@@ -8,6 +8,7 @@ holds; where something stands out on one of them, the pictures themselves are lo
 (``tasks.duplicates.marks``). Photos without views (flat pictures) match nothing.
 """
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ from tasks.pictures.hashing import (
     turned_sketches,
 )
 
+LOG = logging.getLogger(__name__)
 SEARCHED = 400_000  # matches that are collected before they are tried
 _QUARTER_BITS = 3  # by which the better of two quarters may differ
 _ALONE_BITS = 1  # by which a quarter may differ that no other quarter seconds
@@ -211,13 +213,15 @@ def agreements(photos: Photos, found: Matches) -> Agreement:
 
 
 class Looks:
-    """Looks at the pictures of pairs again: once at each as it lies, and at no photo that was IN_VAIN times no copy.
+    """Looks at the pictures of pairs again: once at each as it lies, unless both were no copies IN_VAIN times.
 
-    A thousand frames from a tripod would make half a million pairs; the best of each are tried first.
+    A thousand frames from a tripod make half a million pairs; the nearest are tried first, and those that are left
+    count as different. ``skipped``: how many those are.
     """
 
     def __init__(self, photos: Photos) -> None:
         self._photos, self._found, self._in_vain = photos, dict[tuple[int, int, int], bool](), Counter[int]()
+        self.skipped = 0
 
     def holding(self, found: Matches, agreed: Agreement, bar: Bar) -> npt.NDArray[np.bool_]:
         """Which matches, of which ``agreed`` is known, are of pictures as like each other as ``bar`` asks."""
@@ -226,11 +230,13 @@ class Looks:
             one, other = (int(self._photos.owners[views[at]]) for views in (found.views, found.anchors))
             orientation = int(found.orientations[at])
             pair = (one, other, orientation) if one < other else (other, one, imaging.invert(orientation))
-            if pair not in self._found and max(self._in_vain[one], self._in_vain[other]) < IN_VAIN:
+            if pair not in self._found:
+                is_hopeless = min(self._in_vain[one], self._in_vain[other]) >= IN_VAIN
                 boxes = agreed.first_boxes[at], agreed.second_boxes[at]
-                self._found[pair] = self._is_marked(one, other, orientation, *boxes)
+                self._found[pair] = not is_hopeless and self._is_marked(one, other, orientation, *boxes)
                 self._in_vain.update([] if self._found[pair] else [one, other])
-            holds[at] = self._found.get(pair, False)
+                self.skipped += is_hopeless
+            holds[at] = self._found[pair]
         return holds
 
     def _is_marked(self, one: int, other: int, orientation: int, box: Boxes, other_box: Boxes) -> bool:
@@ -285,3 +291,5 @@ def linked(photos: Photos, max_distance_bits: int, bars: Sequence[Bar]) -> Itera
                 for first, second in _verified(photos, together, forest, bar, looks):
                     yield from zip(repeat(bar), first.tolist(), second.tolist())
             waiting, size = [], 0
+    if looks.skipped:
+        LOG.warning("%d pairs of long series were not looked at closely, and count as different", looks.skipped)

@@ -255,8 +255,8 @@ def test_pictures_are_looked_at_again_only_where_something_stands_out() -> None:
     assert seen == {0: 1, 1: 1}
 
 
-def test_a_long_series_costs_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of twelve frames from a tripod is compared closely with a few others, not with all."""
+def test_a_long_series_costs_few_looks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of twelve frames from a tripod is compared closely with a few others, not with all, and the log says so."""
     rows, seen = [facts(with_somebody(clouds(0), seed)) for seed in range(40, 52)], Counter[int]()
 
     def look(at: int) -> imaging.Pixels:
@@ -266,7 +266,8 @@ def test_a_long_series_costs_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "is_mark", lambda overlays: False)
     monkeypatch.setattr(copies, "IN_VAIN", 3)
     list(equal_pictures(photos_of(table(rows), look), 7))
-    assert max(seen.values()) == 3
+    assert sum(seen.values()) <= 2 * 12 * 3
+    assert "pairs of long series were not looked at closely" in caplog.text
 
 
 def test_the_largest_stands_for_its_group() -> None:
