@@ -8,11 +8,10 @@ holds; where something stands out on one of them, the pictures themselves are lo
 (``tasks.duplicates.marks``). Photos without views (flat pictures) match nothing.
 """
 
-import logging
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, repeat
 
 import numpy as np
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 from tasks.duplicates.candidates import Indices, near_pairs
 from tasks.duplicates.groups import Forest
 from tasks.duplicates.marks import is_mark
-from tasks.duplicates.registering import SAME, Agreement, Bar, Boxes, agreement, overlaid
+from tasks.duplicates.registering import SAME, Agreement, Bar, Boxes, Planes, agreement, corrected_box, plane_of
 from tasks.pictures import imaging
 from tasks.pictures.hashing import (
     CORE,
@@ -37,13 +36,14 @@ from tasks.pictures.hashing import (
     turned_sketches,
 )
 
-LOG = logging.getLogger(__name__)
 SEARCHED = 400_000  # matches that are collected before they are tried
 _QUARTER_BITS = 3  # by which the better of two quarters may differ
 _ALONE_BITS = 1  # by which a quarter may differ that no other quarter seconds
 _TRIED = 1024  # at once: their arrays take 150 MB
-IN_VAIN = 100
 _LOOKED_AT_PX = 192  # a side of pictures that are looked at again
+_PLANES = 256  # of these that are kept: 40 MB
+_AS_IT_LIES = 0.06  # of a side: boxes that differ by less may be the same
+_INVERTED = np.array([0, *map(imaging.invert, range(1, 9))])
 
 Look = Callable[[int], imaging.Pixels]
 
@@ -213,15 +213,11 @@ def agreements(photos: Photos, found: Matches) -> Agreement:
 
 
 class Looks:
-    """Looks at the pictures of pairs again: once at each as it lies, unless both were no copies IN_VAIN times.
-
-    A thousand frames from a tripod make half a million pairs; the nearest are tried first, and those that are left
-    count as different. ``skipped``: how many those are.
-    """
+    """Looks at the pictures of pairs again, once at each as it lies. What it finds depends on nothing but the pair."""
 
     def __init__(self, photos: Photos) -> None:
-        self._photos, self._found, self._in_vain = photos, dict[tuple[int, int, int], bool](), Counter[int]()
-        self.skipped = 0
+        self._photos, self._found = photos, dict[tuple[int, int, int], bool]()
+        self._plane = lru_cache(_PLANES)(self._seen)
 
     def holding(self, found: Matches, agreed: Agreement, bar: Bar) -> npt.NDArray[np.bool_]:
         """Which matches, of which ``agreed`` is known, are of pictures as like each other as ``bar`` asks."""
@@ -231,19 +227,41 @@ class Looks:
             orientation = int(found.orientations[at])
             pair = (one, other, orientation) if one < other else (other, one, imaging.invert(orientation))
             if pair not in self._found:
-                is_hopeless = min(self._in_vain[one], self._in_vain[other]) >= IN_VAIN
                 boxes = agreed.first_boxes[at], agreed.second_boxes[at]
-                self._found[pair] = not is_hopeless and self._is_marked(one, other, orientation, *boxes)
-                self._in_vain.update([] if self._found[pair] else [one, other])
-                self.skipped += is_hopeless
+                self._found[pair] = is_mark(self._overlays(one, other, orientation, *boxes))
             holds[at] = self._found[pair]
         return holds
 
-    def _is_marked(self, one: int, other: int, orientation: int, box: Boxes, other_box: Boxes) -> bool:
-        """Whether what stands out is a mark on one of the pictures, the other of which is turned by ``orientation``."""
-        pictures = self._photos.look(one), imaging.make_upright(self._photos.look(other), orientation)
-        first, second = (imaging.resize_area(picture, _LOOKED_AT_PX, _LOOKED_AT_PX) for picture in pictures)
-        return is_mark(overlaid(first, second, box, other_box))
+    def in_vain(self, found: Matches) -> npt.NDArray[np.bool_]:
+        """Which matches are of pairs that were looked at as they lie there, and are no copies."""
+        size = len(self._photos)
+        known = [
+            (one * size + other) * 9 + turned for (one, other, turned), is_copy in self._found.items() if not is_copy
+        ]
+        one, other = self._photos.owners[found.views], self._photos.owners[found.anchors]
+        turned = np.where(one < other, found.orientations, _INVERTED[found.orientations])
+        codes = (np.minimum(one, other) * size + np.maximum(one, other)) * 9 + turned
+        return np.isin(codes, np.array(known, np.int64))
+
+    def _overlays(
+        self, one: int, other: int, orientation: int, box: Boxes, other_box: Boxes
+    ) -> Iterator[tuple[Planes, Planes]]:
+        """Both pictures as they lie, where the boxes are all but equal; then with the second box corrected. The
+        corrections of thumbnails are led astray by other tones on a plain ground.
+        """
+        here = self._plane(one, 1, tuple(box))
+        if np.abs(box - other_box).max() < _AS_IT_LIES:
+            yield here, self._plane(other, orientation, tuple(box))
+        moved = corrected_box(self._square(one, 1), self._square(other, orientation), box, other_box)
+        yield here, self._seen(other, orientation, tuple(moved))
+
+    def _seen(self, photo: int, orientation: int, box: tuple[float, ...]) -> Planes:
+        """What ``box`` shows of a photo."""
+        return plane_of(self._square(photo, orientation), np.array(box))
+
+    def _square(self, photo: int, orientation: int) -> imaging.Pixels:
+        picture = imaging.make_upright(self._photos.look(photo), orientation)
+        return imaging.resize_area(picture, _LOOKED_AT_PX, _LOOKED_AT_PX)
 
 
 def _verified(
@@ -251,7 +269,7 @@ def _verified(
 ) -> Iterator[tuple[Indices, Indices]]:
     """Links between photos of matches that hold; none within what ``forest`` joins already, into which they go.
 
-    Each pair is tried by its best match first.
+    Each pair is tried by its best match first; one that was looked at again in vain is tried no more as it lies.
     """
     found = found.part(np.lexsort((found.anchors, found.views, found.orientations, found.distances)))
     while len(found):
@@ -268,7 +286,8 @@ def _verified(
                 yield np.minimum(one[holds], other[holds]), np.maximum(one[holds], other[holds])
         rest = np.ones(len(found), np.bool_)
         rest[best] = False
-        found = found.part(rest & (forest.roots(one) != forest.roots(other)))
+        rest &= forest.roots(one) != forest.roots(other)
+        found = found.part(rest & ~looks.in_vain(found) if bar.plain < math.inf else rest)
 
 
 def equal_pictures(photos: Photos, max_distance_bits: int, bar: Bar = SAME) -> Iterator[tuple[int, int]]:
@@ -291,5 +310,3 @@ def linked(photos: Photos, max_distance_bits: int, bars: Sequence[Bar]) -> Itera
                 for first, second in _verified(photos, together, forest, bar, looks):
                     yield from zip(repeat(bar), first.tolist(), second.tolist())
             waiting, size = [], 0
-    if looks.skipped:
-        LOG.warning("%d pairs of long series were not looked at closely, and count as different", looks.skipped)

@@ -20,7 +20,6 @@ motions", CVIU 63(1), 1996, section 3; thresholds: ``tests/bench/duplicates.py``
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -263,19 +262,14 @@ def agreement(
     return Agreement(_correlation(here, there), out.min(axis=1), out.max(axis=1), beyond, first_boxes, boxes)
 
 
-def overlaid(
-    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], first_box: Boxes, second_box: Boxes
-) -> Iterator[tuple[Planes, Planes]]:
-    """The part of two large pictures, side x side each, that the boxes (left, right, top, bottom) show, in two ways:
-    where these are all but equal, as they lie; then with the second box corrected, on smaller copies.
+def plane_of(picture: npt.NDArray[np.uint8], box: Boxes) -> Planes:
+    """The part of a large picture, side x side, that ``box`` (left, right, top, bottom) shows, side x side."""
+    return np.asarray(_sampled(_padded(picture[None]), box[None], _gaussian(len(picture), _OVERLAID_BLUR_PX))[0])
 
-    The corrections of thumbnails are led astray by other tones on a plain ground.
-    """
-    boxes, other, blur = first_box[None], second_box[None], _gaussian(len(first), _OVERLAID_BLUR_PX)
-    padded = _padded(first[None]), _padded(second[None])
-    here = _sampled(padded[0], boxes, blur)[0]
-    if np.abs(boxes - other).max() < _CORRECTION_MAX:
-        yield here, _sampled(padded[1], boxes, blur)[0]
+
+def corrected_box(
+    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], first_box: Boxes, second_box: Boxes
+) -> Boxes:
+    """``second_box`` moved so that it shows of the large picture ``second`` what ``first_box`` shows of ``first``."""
     one, two = (_padded(imaging.resize_area(each, _COARSE_PX, _COARSE_PX)[None]) for each in (first, second))
-    other, _ = corrected(one, two, boxes, other)
-    yield here, _sampled(padded[1], other, blur)[0]
+    return np.asarray(corrected(one, two, first_box[None], second_box[None])[0][0])
