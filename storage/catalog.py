@@ -77,6 +77,15 @@ _WANTED = f"""
         where source = 'table' and download_reason = 'denied' and not exists (
             select 1 from listings before where before.source = 'table' and before.photo_id = photos.photo_id
                    and before.image_url = photos.image_url and before.observed_at <= fetched_at)),
+    forbidden as (  -- by what the owner said last: an attempt that failed, and a site that is away, say nothing of it
+        select source, photo_id from (
+            select source, photo_id, fetched_at as said_at, download_reason is null as may from attempts
+            where download_reason is null or download_reason = 'not_downloadable'
+            union all
+            select source, photo_id, checked_at, is_download_allowed from checks
+            where state = 'present' and is_download_allowed is not null)
+        where not may or said_at <= $now + interval 1 day
+        group by all having not arg_max(may, said_at)),
     looked_at as (
         select o.*, f.* exclude (source, photo_id), f.photo_id is null as is_new,
                (o.source, o.photo_id) in (select (source, photo_id) from lost) as is_lost,
@@ -92,7 +101,8 @@ _WANTED = f"""
         from offered o left join fetched f using (source, photo_id))
     select source, photo_id, owner_id,
            -- whoever forbade downloads is asked anew, however open the photo was when it was listed
-           case when download_reason = 'not_downloadable' then false else is_open end as is_open,
+           case when (source, photo_id) in (select (source, photo_id) from forbidden) then false else is_open
+           end as is_open,
            coalesce(attempt + 1, 0) as attempt, renditions,
            case when is_old and not is_lost and not is_replaced then etag end as etag, sha256, format, bytes
     from looked_at
@@ -274,7 +284,7 @@ def expected_bytes(layout: Layout, dataset: str, wanted: pa.Table) -> float:
 def versions(layout: Layout, dataset: str) -> list[int]:
     """The published versions of a dataset, oldest first."""
     cards = layout.dataset(dataset).glob("snapshots/[0-9]*/snapshot.json")  # not the hidden drafts of a publish
-    return sorted(int(card.parent.name) for card in cards)
+    return sorted(int(card.parent.name) for card in cards if card.parent.name.isdecimal())
 
 
 def resolve(layout: Layout, snapshot: str) -> tuple[str, int]:

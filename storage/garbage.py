@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from storage import catalog, pauses
 from storage.errors import StorageError
 from storage.layout import Layout
-from storage.records import FileRef, ManifestRef, PackRef
+from storage.records import SPLITS, FileRef, ManifestRef, PackRef
 from storage.views import all_versions
 
 LOG = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def size_bytes(path: Path) -> int:
     """Of a file, or of all files in a folder."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+    return path.lstat().st_size
 
 
 def joined(layout: Layout) -> Iterator[Path]:
@@ -113,7 +113,7 @@ def _reading(file: Path) -> Iterator[None]:
     """Raises StorageError if the block cannot read ``file``, or does not find in it what it looks for."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # pa.ArrowInvalid among them
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # pa.ArrowInvalid too
         raise StorageError(
             f"nothing was deleted that {str(file)!r} may refer to, for it is damaged ({type(error).__name__}): put it "
             "back from a backup"
@@ -155,7 +155,9 @@ def weights_in_use(layout: Layout) -> Iterator[Path]:
 def photos_in_use(layout: Layout, outputs: Iterable[Path]) -> pa.Array:
     """Digests of the files that a snapshot, a ledger or one of ``outputs`` names."""
     digests: list[pa.Array] = []
-    for path in layout.root.glob("datasets/*/snapshots/[0-9]*/*.parquet"):
+    cards = layout.root.glob("datasets/*/snapshots/[0-9]*/snapshot.json")
+    parts = {card.with_name(f"{part}.parquet") for card in cards for part in (*SPLITS, "rejected")}
+    for path in sorted(parts.union(layout.root.glob("datasets/*/snapshots/[0-9]*/*.parquet"))):
         with _reading(path):
             digests += _digests(path)
     for folder in layout.root.glob("datasets/[!.]*"):
@@ -187,7 +189,7 @@ def names_missing(layout: Layout, record: Path, doomed: set[Path]) -> bool:
     try:
         result = json.loads(record.read_bytes())["result"]
         named = list(_named(layout, json.loads(result))) if result else []
-    except (ValueError, KeyError, TypeError):  # not ours
+    except (ValueError, KeyError, TypeError, RecursionError):  # not ours
         return False
     return any(path in doomed or not path.exists() for path in named) or not result or result == "null"
 
@@ -216,4 +218,4 @@ def _old(paths: Iterable[Path], before_s: float) -> list[Path]:
 
 def _touched_s(path: Path) -> float:
     card = path / "pack.json"
-    return (card if card.is_file() else path).stat().st_mtime
+    return (card if card.is_file() else path).lstat().st_mtime

@@ -42,7 +42,7 @@ def connect(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     with duckdb.connect() as db:
         db.execute("set timezone = 'UTC'")
-        published = [_snapshot(layout, name, version) for name, version in all_versions(layout)]
+        published = list(_snapshots(layout))
         db.register("snapshots", pa.Table.from_pylist(published, schema=_SNAPSHOTS))
         db.register("runs", pa.Table.from_pylist(list(_runs(layout)), schema=_RUNS))
         db.register("removals", removals.read(layout))
@@ -64,12 +64,17 @@ def _published(published: list[dict[str, Any]], parts: tuple[str, ...]) -> str:
     for each in published:
         files = [Path(each["uri"]) / f"{part}.parquet" for part in parts]
         names = ", ".join(f'"{name}"' for name in migration.names_in(files) if name in SCHEMAS["publish"].names)
-        paths = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+        paths = ", ".join(_quoted(str(file)) for file in files)
         branches.append(
-            f"select '{each['dataset']}' as dataset, {each['version']}::int as version, "
+            f"select {_quoted(each['dataset'])} as dataset, {each['version']}::int as version, "
             f"{each['is_latest']} as is_latest, {names} from read_parquet([{paths}], hive_partitioning = false)"
         )
     return f"select * from ({' union all by name '.join(branches)}) published"
+
+
+def _quoted(text: str) -> str:
+    """``text`` as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _not_removed(gone: pa.Table) -> str:
@@ -81,6 +86,23 @@ def _not_removed(gone: pa.Table) -> str:
         + f") using ({', '.join(names)})"
         for names in sorted(given) if names
     )  # fmt: skip
+
+
+def _snapshots(layout: Layout) -> Iterator[dict[str, Any]]:
+    """What each version says of itself; one of which a file is damaged or gone is left out, and told in the log."""
+    for name, version in all_versions(layout):
+        try:
+            found = _snapshot(layout, name, version)
+            pa.Table.from_pylist([found], schema=_SNAPSHOTS)
+            migration.names_in([Path(found["uri"]) / f"{part}.parquet" for part in (*SPLITS, "rejected")])
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            LOG.warning("the views leave out version %d of %r, for it is damaged: %s", version, name, _briefly(error))
+        else:
+            yield found
+
+
+def _briefly(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def _snapshot(layout: Layout, name: str, version: int) -> dict[str, Any]:

@@ -294,6 +294,14 @@ def near_misses(images: list[Image.Image]) -> dict[str, list[Pair]]:
             for is_other, what in ((False, "appeared"), (True, "replaced"))
             for percent in (16, 20, 30, 40)
         },
+        **{
+            f"burst: subject of {percent} % appeared, exposure x {factor}": [
+                (first, ImageEnhance.Brightness(second).enhance(factor))
+                for first, second in (come_and_gone(images, at, percent / 100) for at in places)
+            ]
+            for percent in (16, 20)
+            for factor in (0.8, 1.2)
+        },
         "panorama: halves that overlap by 40 %": [(cut(0, 0.3, 0, 0)(x), cut(0.3, 0, 0, 0)(x)) for x in edged],
         "same sky, other clouds": [
             (sky(2 * at, (2, 8)[at % 2]), sky(2 * at + 1, (2, 8)[at % 2])) for at in range(120)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage import blobs, garbage, ledger, manifest, snapshots
+from storage import blobs, catalog, garbage, ledger, manifest, snapshots
 from storage.errors import StorageError
 from storage.layout import Layout, write_bytes
 from storage.pauses import Pause, PauseFile
@@ -223,11 +224,24 @@ def test_telling_deletes_nothing(root: Root) -> None:
 
 
 def test_a_damaged_snapshot_ends_it(root: Root) -> None:
-    """Nobody knows which photos it refers to."""
-    (root.where.snapshot("crops", 1) / "train.parquet").write_bytes(b"damaged")
-    with pytest.raises(StorageError, match="nothing was deleted"):
-        root.collect()
-    assert root.pictures() == set(root.of)
+    """Nobody knows which photos it refers to; a file that is gone is no better than a damaged one."""
+    file = root.where.snapshot("crops", 1) / "train.parquet"
+    for spoil in (lambda: file.write_bytes(b"damaged"), file.unlink):
+        spoil()
+        with pytest.raises(StorageError, match="nothing was deleted"):
+            root.collect()
+        assert root.pictures() == set(root.of)
+
+
+def test_odd_files_below_the_root_end_nothing(root: Root) -> None:
+    """A copy of a version that a file manager made, links that lead nowhere, a kept result that nests without end."""
+    shutil.copytree(root.where.snapshot("crops", 1), root.where.snapshot("crops", 1).with_name("00001 copy"))
+    for name in ("blobs/aa/bb/x.jpg", "packs/x"):
+        (root.where.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root.where.root / name).symlink_to("/nowhere")
+    write_bytes(root.where.cache / "dedup" / "x", b"[" * 100_000)
+    root.collect()
+    assert catalog.versions(root.where, "crops")[0] == 1
 
 
 def test_a_damaged_card_of_a_snapshot_ends_it(root: Root) -> None:

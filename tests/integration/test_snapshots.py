@@ -191,6 +191,23 @@ def test_a_damaged_card_of_a_run_does_not_end_the_views(
     assert str(damaged) in caplog.text
 
 
+@pytest.mark.parametrize("name", ["snapshot.json", "train.parquet", "rejected.parquet"])
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[" * 100_000, None])
+def test_a_damaged_version_is_left_out_of_the_views(
+    versions: Layout, caplog: pytest.LogCaptureFixture, name: str, content: bytes | None
+) -> None:
+    """All others are there, of datasets with odd names too, and the log says which is not."""
+    publishing(versions, [photo("z")], name="other")
+    (versions.root / "datasets" / "other").rename(versions.root / "datasets" / "o'brien")
+    damaged = versions.snapshot("crops", 1) / name
+    damaged.unlink() if content is None else damaged.write_bytes(content)
+    with views.connect(versions) as db:
+        found = db.sql("select distinct dataset, version from photos order by 1").fetchall()
+    assert found == [("crops", 2), ("o'brien", 1)]
+    is_no_version = (name, content) == ("snapshot.json", None)
+    assert ("the views leave out version 1 of 'crops'" in caplog.text) != is_no_version
+
+
 BARE = {"long_px", "short_px", "aspect_milli"}
 
 
