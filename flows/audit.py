@@ -23,8 +23,9 @@ from storage.layout import layout
 from storage.records import AuditRef, ManifestRef
 from storage.settings import settings
 from tasks import sources
-from tasks.audit import Removal, audit, check_known, forbidden, matches, photos_due, verdicts
+from tasks.audit import Removal, audit, check_known, doubts, forbidden, matches, most_believed, photos_due, verdicts
 from tasks.credentials import with_keys
+from tasks.errors import GateRefused
 from tasks.purge import datasets_of, is_needed, purge_removed
 
 LOG = logging.getLogger(__name__)
@@ -38,13 +39,18 @@ Calls = Annotated[
 
 @flow(name="audit-dataset", flow_run_name="audit {dataset}", task_runner=RUNNER)
 def audit_dataset(
-    dataset: str, photos: Calls = 600, everything: bool = False, remove: Sequence[Removal] = ()
+    dataset: str,
+    photos: Calls = 600,
+    everything: bool = False,
+    remove: Sequence[Removal] = (),
+    allow_jump: bool = False,
 ) -> AuditRef:
     """Look at the photos of ``dataset`` that are due, and purge all removed photos from all datasets.
 
     ``everything``: look at photos that are not due, too. ``remove``: what somebody asked to remove, whatever its site
-    says; these are purged before anything is asked, from all datasets, and never come back. Raises ConfigError if there
-    is no such dataset.
+    says; these are purged before anything is asked, from all datasets, and never come back. ``allow_jump``: remove what
+    is proven gone, however many photos that are. Raises ConfigError if there is no such dataset, and GateRefused if
+    more are proven gone at once than ``most_believed``: none of these is removed, and they stay suspects.
     """
     where, start = layout(), datetime.now(UTC)
     where.check_writable()
@@ -55,18 +61,37 @@ def audit_dataset(
     check_known(where, dataset)
     checks = look(dataset, photos, everything)
     withdraw(dataset)
-    proven, suspected = verdicts(ledger.read(where, dataset, "checks"), datetime.now(UTC))
+    failed = number(checks, "failed")
+    proven, suspected, refusal = judge(dataset, checks.num_rows - failed, allow_jump)
     if removals.add(where, proven):
         scrubbed += purge()
     changes = licences.licence_changes(where, dataset)
     result = AuditRef(
-        dataset=dataset, checked=checks.num_rows, gone=number(checks, "gone"), failed=number(checks, "failed"),
+        dataset=dataset, checked=checks.num_rows, gone=number(checks, "gone"), failed=failed,
         suspected=suspected, removed=asked_for + len(proven), unmatched=unmatched, scrubbed_snapshots=scrubbed,
         licence_changes=changes.filter(pc.greater_equal(changes["observed_at"], start)).num_rows,
     )  # fmt: skip
     LOG.info(" ".join(f"{name}={value}" for name, value in result))
     artifacts.show_audit(result, {each.subject: number for each, number in zip(remove, matched, strict=True)})
+    if refusal:
+        raise refusal
     return result
+
+
+def judge(dataset: str, looks: int, allow_jump: bool) -> tuple[list[dict[str, Any]], int, GateRefused | None]:
+    """The removals that all looks at ``dataset`` prove, how many more photos are suspects, and why none is removed if
+    they are too many for an audit of so many ``looks``: then they are doubted. ``allow_jump``: never too many."""
+    where, now = layout(), datetime.now(UTC)
+    seen = ledger.read(where, dataset, "checks")
+    proven, suspected = verdicts(seen, now, allow_jump)
+    if allow_jump or len(proven) <= (most := most_believed(looks)):
+        return proven, suspected, None
+    ledger.adopt(where, dataset, manifest.write_rows(where, "checks", doubts(seen, proven, now)))
+    return [], suspected + len(proven), GateRefused(
+        f"{len(proven):,} photos of {dataset!r} are said to be gone, of which an audit of {looks:,} looks believes at "
+        f"most {most:,} at once: none was removed, and they are looked at again after a day. Look at a few, such as "
+        f"{proven[0]['source']}/{proven[0]['photo_id']}; if this is right, run the audit with allow_jump=true"
+    )  # fmt: skip
 
 
 def keep_out(remove: Sequence[Removal], matched: Sequence[int], now: datetime) -> tuple[int, int]:
@@ -107,10 +132,11 @@ def purge() -> int:
     if not is_needed(where):
         return 0
     with ExitStack() as held:
-        for name in datasets_of(where):  # in one order, so that two audits do not wait for each other
+        names = datasets_of(where)
+        for name in names:  # in one order, so that two audits do not wait for each other
             held.enter_context(only_one(f"dataset-{name}"))
             journal.recover(where, name)
-        purged = purge_removed(where)
+        purged = purge_removed(where, names)
     artifacts.forget_pictures(purged.datasets)
     return purged.snapshots
 

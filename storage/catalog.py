@@ -153,6 +153,7 @@ def _see(db: duckdb.DuckDBPyConnection, layout: Layout, dataset: str, kind: str)
     db.execute(f"create view {kind} as {rows}")
 
 
+@ledger.beside_others
 def wanted(layout: Layout, dataset: str, now: datetime, queries: Sequence[str] = ()) -> pa.Table:
     """Photos that were found and are not held: never asked for, lost, replaced, or due for another try at ``now``.
 
@@ -171,6 +172,7 @@ def lost(layout: Layout, held: pa.Table) -> pa.Table:
     return held.filter(pa.array([not layout.blob(*name).is_file() for name in names], pa.bool_()))
 
 
+@ledger.beside_others
 def held(layout: Layout, dataset: str) -> pa.Table:
     """The photos whose bytes are kept. Schema "held"."""
     with connect(layout, dataset) as db:
@@ -182,6 +184,7 @@ def held(layout: Layout, dataset: str) -> pa.Table:
         return rows.to_arrow_table().cast(SCHEMAS["held"])
 
 
+@ledger.beside_others
 def owners(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
     """The owner of every photo that was found. Schema "owners"."""
     with connect(layout, dataset, queries) as db:
@@ -189,6 +192,7 @@ def owners(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Tabl
         return rows.to_arrow_table().cast(SCHEMAS["owners"])
 
 
+@ledger.beside_others
 def tagged(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
     """Tags, and the label that a query gives, of every photo that was found. Schema "tagged"."""
     with connect(layout, dataset, queries) as db:
@@ -196,6 +200,7 @@ def tagged(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Tabl
         return rows.to_arrow_table().cast(SCHEMAS["tagged"])
 
 
+@ledger.beside_others
 def facts(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table:
     """What the source says of every photo that was found, and how its last download ended. Schema "facts".
 
@@ -232,6 +237,7 @@ def facts(layout: Layout, dataset: str, queries: Sequence[str] = ()) -> pa.Table
         return db.sql(query).to_arrow_table().select(schema.names).cast(schema)
 
 
+@ledger.beside_others
 def asked(layout: Layout, dataset: str) -> dict[str, list[dict[str, Any]]]:
     """The window rows of every query by its id, oldest first."""
     with connect(layout, dataset) as db:
@@ -242,6 +248,7 @@ def asked(layout: Layout, dataset: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+@ledger.beside_others
 def sightings(layout: Layout, dataset: str) -> dict[str, list[tuple[datetime, datetime]]]:
     """(uploaded_at, last observed_at) of every photo that a query has found, by the query's id."""
     with connect(layout, dataset) as db:
@@ -258,6 +265,7 @@ def sightings(layout: Layout, dataset: str) -> dict[str, list[tuple[datetime, da
     return found
 
 
+@ledger.beside_others
 def known(layout: Layout, dataset: str) -> pa.Table:
     """The keys of all photos that were found. Schema "known"."""
     with connect(layout, dataset) as db:
@@ -265,6 +273,7 @@ def known(layout: Layout, dataset: str) -> pa.Table:
         return rows.to_arrow_table().cast(SCHEMAS["known"])
 
 
+@ledger.beside_others
 def expected_bytes(layout: Layout, dataset: str, wanted: pa.Table) -> float:
     """What the files of ``wanted`` take, judged by their announced sizes and by what the files that are held took."""
     with connect(layout, dataset) as db:

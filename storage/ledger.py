@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -13,7 +17,27 @@ from storage.layout import Layout, drafting, replacing
 from storage.records import SCHEMAS, ManifestRef
 
 KINDS = ("listings", "windows", "attempts", "checks", "overrides", "splits")
+P = ParamSpec("P")
+T = TypeVar("T")
+WAITS_S = (0.05, 0.1, 0.2, 0.4)  # before reading once more what others put together: their old files go one by one
 MANY_FILES = 128  # of one kind; a year of weekly refreshes would leave thousands
+
+
+def beside_others(read: Callable[P, T]) -> Callable[P, T]:
+    """``read``, which lists files and reads them, once more if somebody has put them together or rewritten them
+    meanwhile: what they said stands in a new file by then.
+    """
+
+    @wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        for wait_s in WAITS_S:
+            try:
+                return read(*args, **kwargs)
+            except (FileNotFoundError, duckdb.IOException):
+                time.sleep(wait_s)
+        return read(*args, **kwargs)
+
+    return reading
 
 
 def adopt(layout: Layout, dataset: str, ref: ManifestRef) -> bool:
@@ -32,6 +56,7 @@ def files(layout: Layout, dataset: str, kind: str) -> list[Path]:
     return sorted(layout.ledger(dataset, kind).glob("*.parquet"))
 
 
+@beside_others
 def read(layout: Layout, dataset: str, kind: str) -> pa.Table:
     """All rows of one kind, in no order; columns that came later are null in rows written before."""
     tables = [pq.read_table(file, partitioning=None) for file in files(layout, dataset, kind)]

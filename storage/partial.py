@@ -22,7 +22,7 @@ from storage.layout import filling
 MANY_BYTES = 1 << 20  # fewer are soon sent again if the process is killed
 LONG_S = 1.0
 KEEP_S = 7 * 86400  # a part that nobody went on with for so long is no use to anybody
-_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]+|\*)")
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _WHOLE = re.compile(r"bytes \*/([0-9]{1,18})")
 _SENDABLE = re.compile(r"[ -~\xa0-\xff]+")
 
@@ -45,16 +45,19 @@ class Body:
         return {"Range": f"bytes={len(self.data)}-", "If-Range": self.validator}
 
     def goes_on(self, headers: Mapping[str, str]) -> bool:
-        """Whether a 206 with these ``headers`` begins where the bytes end, and is of the same version as they are: a
-        host may know Range and not If-Range.
+        """Whether a 206 with these ``headers`` begins where the bytes end, goes to the end of the file, and is of the
+        same version as they are: a host may know Range and not If-Range.
         """
         found = _RANGE.fullmatch(headers.get("Content-Range", "").strip())
-        return found is not None and int(found[1]) == len(self.data) and not self._is_of_another(headers)
+        if found is None or int(found[1]) != len(self.data):
+            return False
+        is_to_the_end = found[3] == "*" or int(found[2]) + 1 == int(found[3])
+        return is_to_the_end and (not self.data or self._is_of_the_same(headers))
 
-    def _is_of_another(self, headers: Mapping[str, str]) -> bool:
-        """Whether ``headers`` have the kind of validator that the bytes began with, and another one."""
+    def _is_of_the_same(self, headers: Mapping[str, str]) -> bool:
+        """Whether ``headers`` have the validator that the bytes began with. One without any may be of another file."""
         said = headers.get("ETag" if self.validator.startswith('"') else "Last-Modified", "").removeprefix("W/")
-        return bool(said and self.validator) and said != self.validator
+        return said != "" and said == self.validator
 
     def is_whole(self, headers: Mapping[str, str]) -> bool:
         """Whether a 416 says that there are no more bytes than these."""

@@ -20,11 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage import group_names, manifest, removals
+from storage import garbage, group_names, manifest, removals
+from storage.errors import StorageError
 from storage.layout import Layout, replacing, write_bytes
 from storage.removals import COLUMNS, Blocked
 
@@ -80,10 +82,7 @@ class Remains:
     @property
     def digests(self) -> set[str]:
         """The digests of their files, as downloaded and as turned."""
-        columns = [
-            rows[name] for rows in self.rows.values() for name in ("sha256", "blob") if name in rows.column_names
-        ]
-        return {digest for column in columns for digest in column.to_pylist() if digest}
+        return {digest for rows in self.rows.values() for digest in _digests(rows)}
 
 
 def remains(layout: Layout) -> Remains:
@@ -157,18 +156,35 @@ def _pictured(evaluation: Any) -> Iterator[list[dict[str, Any]]]:
             yield each
 
 
-def delete_blobs(layout: Layout, left: Remains) -> int:
-    """Delete the files of the removed photos, and those derived from them, that no other photo has; how many."""
-    doomed = left.digests
+def doomed_blobs(layout: Layout, left: Remains) -> list[Path]:
+    """The files of the removed photos, those derived from them, and those with removed bytes, whether or not a row ever
+    named them, that no other photo has."""
+    asked_for = set(removals.read(layout)["sha256"].to_pylist()) - {None}
+    files = {digest: found for digest in left.digests | asked_for if (found := _blob_files(layout, digest))}
     blocked = removals.blocked(layout)
-    for _, rows in _files(layout) if doomed else ():
-        names = [name for name in ("sha256", "blob") if name in rows.column_names]
-        others = rows.filter(pc.invert(blocked.mask(rows))) if names else rows
-        doomed -= {digest for name in names for digest in others[name].to_pylist()}
-    files = [path for digest in doomed for path in _blob_files(layout, digest)]
-    for path in files:
-        path.unlink(missing_ok=True)
-    return len(files)
+    for _, rows in _files(layout) if files else ():
+        for digest in _digests(rows.filter(pc.invert(blocked.mask(rows)))):
+            files.pop(digest, None)
+    return [path for found in files.values() for path in found]
+
+
+def orphans(layout: Layout) -> list[Path]:
+    """The files of photos that no row names: a download or a rotation was killed before it could, and whose they are is
+    not known. None if what else refers to photos cannot be told. Nobody may refresh a dataset meanwhile."""
+    pictures = list(layout.root.glob("blobs/*/*/[!.]*"))
+    try:
+        used = garbage.photos_in_use(layout, layout.root.glob("stages/*/[!.]*"))
+    except (StorageError, OSError, ValueError, duckdb.Error) as error:  # pa.ArrowInvalid among them
+        LOG.warning("what killed downloads may have left stays, for collect-garbage: %s", error)
+        return []
+    named = {digest for _, rows in _files(layout) for digest in _digests(rows)}  # earlier files of a photo among them
+    return [path for path in garbage.unnamed(pictures, used) if path.stem not in named]
+
+
+def _digests(rows: pa.Table) -> set[str]:
+    """The digests that ``rows`` name, of files as downloaded and as turned."""
+    columns = [rows[name] for name in ("sha256", "blob") if name in rows.column_names]
+    return {digest for column in columns for digest in pc.unique(column).to_pylist() if digest}
 
 
 def _blob_files(layout: Layout, digest: str) -> list[Path]:

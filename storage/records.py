@@ -69,7 +69,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ("source", pa.string()), ("query_id", pa.string()),
         ("uploaded_after", MOMENT), ("uploaded_before", MOMENT),  # the latter not included
         ("asked_at", MOMENT),
-        # listed (whole), holey (but for pages that were empty), divided (into parts with rows of their own), sampled
+        # listed (whole), holey (photos may be missing), divided (into parts with rows of their own), sampled
         ("state", pa.string()),
         ("total", pa.int64()), ("unique", pa.int64()),
         ("lost", pa.int64()),  # of total, which the site counts but does not list

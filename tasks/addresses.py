@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from storage.signatures import anonymous
@@ -38,6 +39,17 @@ def netloc(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     return f"{f'[{host}]' if ':' in host else host}:{parts.port or DEFAULT_PORTS[parts.scheme]}"
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, in the one spelling that its pace is kept by: small letters, no dot at the end, ``xn--`` for
+    what is not ASCII, and a port only if it is not the default one. Raises ValueError, KeyError.
+    """
+    host, _, port = netloc(url).rpartition(":")
+    with suppress(UnicodeError):  # a host that has no such form will not be found
+        host = host.encode("idna").decode()
+    host = host.rstrip(".")
+    return host if int(port) == DEFAULT_PORTS[urlsplit(url).scheme] else f"{host}:{port}"
 
 
 def is_set(url: str, hosts: frozenset[str]) -> bool:

@@ -4,6 +4,9 @@ A photo counts as removed when its site says twice, a day apart, that it is gone
 while the image host does not have its file either. Silence, errors and time-outs prove nothing. A look dated later than
 now was dated by a clock that was ahead, and counts as not made. An owner who forbids downloads takes a photo out as if
 the download had been told so.
+
+Many photos that are proven gone at once may be a site, or an address, that is broken: a person has to confirm them.
+Until then they are doubted, which is a check of its own: what was seen before proves nothing, and they stay suspects.
 """
 
 import logging
@@ -19,7 +22,7 @@ import pyarrow.compute as pc
 from prefect import task
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from storage import catalog, manifest, removals
+from storage import catalog, ledger, manifest, removals
 from storage.layout import Layout, layout
 from storage.records import SCHEMAS, ManifestRef, Record
 from storage.removals import Blocked
@@ -37,6 +40,8 @@ LOG = logging.getLogger(__name__)
 DAY = timedelta(days=1)
 SECOND_LOOK = timedelta(hours=24)  # after which another "gone" is a proof
 NO_FILE = frozenset({404, 410})
+DOUBTED = "doubted"  # the state of a check that is no look
+BELIEVED, BELIEVED_SHARE = 20, 0.05  # so many photos, or this share of what an audit looked at, may be gone at once
 PATIENCE = 5  # failures in a row after which a site is left alone; photos that are no coincidence
 CLOCKS_DIFFER = timedelta(
     minutes=5
@@ -99,6 +104,7 @@ def check_known(where: Layout, dataset: str) -> None:
         raise ConfigError(f"there is no dataset {dataset!r} to audit: {hint}")
 
 
+@ledger.beside_others
 def matches(where: Layout, asked: Sequence[Removal], now: datetime) -> list[int]:
     """How many photos, of those that any dataset knows, each of ``asked`` stands for."""
     if not asked:
@@ -121,7 +127,7 @@ def matches(where: Layout, asked: Sequence[Removal], now: datetime) -> list[int]
 _DUE = """
     with looks as (
         select source, photo_id, max(checked_at) as asked_at, max(checked_at) filter (state <> 'failed') as checked_at,
-               arg_max(state, checked_at) filter (state in ('present', 'gone')) = 'gone' as is_suspect
+               arg_max(state, checked_at) filter (state in ('present', 'gone', 'doubted')) <> 'present' as is_suspect
         from checks group by all),
     listed as (select * replace (case when observed_at <= $latest then observed_at end as observed_at) from photos),
     known as (
@@ -161,7 +167,8 @@ def due(photos: pa.Table, checks: pa.Table, now: datetime, calls: int | None, ev
 
 
 def suspicions(checks: pa.Table) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The "gone" rows of each photo since it was last present, the oldest first; photos that have none are left out."""
+    """The "gone" rows of each photo since it was last present, the oldest first; photos that have none are left out.
+    Those before a doubt do not count, but leave the photo in."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in sorted(checks.to_pylist(), key=lambda row: row["checked_at"]):
         key = (row["source"], row["photo_id"])
@@ -169,18 +176,23 @@ def suspicions(checks: pa.Table) -> dict[tuple[str, str], list[dict[str, Any]]]:
             found.pop(key, None)
         elif row["state"] == "gone":
             found.setdefault(key, []).append(row)
+        elif row["state"] == DOUBTED:
+            found[key] = []
     return found
 
 
 def is_proven(gone: list[dict[str, Any]]) -> bool:
     """Whether these looks, which all say "gone", prove a removal."""
     return any(row["file_status"] in NO_FILE for row in gone) or (
-        gone[-1]["checked_at"] - gone[0]["checked_at"] >= SECOND_LOOK
+        bool(gone) and gone[-1]["checked_at"] - gone[0]["checked_at"] >= SECOND_LOOK
     )
 
 
-def verdicts(checks: pa.Table, now: datetime) -> tuple[list[dict[str, Any]], int]:
-    """Rows of "removals" for the photos that ``checks`` prove to be gone, and how many more are suspected to be."""
+def verdicts(checks: pa.Table, now: datetime, allow_jump: bool = False) -> tuple[list[dict[str, Any]], int]:
+    """Rows of "removals" for the photos that ``checks`` prove to be gone, and how many more are suspected to be.
+    ``allow_jump``: a person confirms those that were doubted."""
+    if allow_jump:
+        checks = checks.filter(pc.not_equal(checks["state"], DOUBTED))
     suspected = suspicions(made(checks, now))
     proven = [
         {
@@ -190,6 +202,21 @@ def verdicts(checks: pa.Table, now: datetime) -> tuple[list[dict[str, Any]], int
         for (source, photo_id), gone in suspected.items() if is_proven(gone)
     ]  # fmt: skip
     return proven, len(suspected) - len(proven)
+
+
+def most_believed(looks: int) -> int:
+    """How many photos may newly be proven gone by an audit that got so many answers."""
+    return max(BELIEVED, int(BELIEVED_SHARE * looks))
+
+
+def doubts(checks: pa.Table, proven: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """Rows of "checks" by which those that prove these removals do not count until a person confirms them."""
+    last = pc.max(made(checks, now)["checked_at"]).as_py()
+    said = {
+        "checked_at": max(now, last + timedelta(microseconds=1)), "state": DOUBTED,
+        "proof": f"{len(proven):,} photos were gone at once, which nobody has confirmed",
+    }  # fmt: skip
+    return [{"source": row["source"], "photo_id": row["photo_id"], **said} for row in proven]
 
 
 def testimony(row: dict[str, Any]) -> str:
@@ -209,6 +236,7 @@ _FORBIDDEN = """
 """
 
 
+@ledger.beside_others
 def forbidden(where: Layout, dataset: str, now: datetime) -> list[dict[str, Any]]:
     """Rows of "attempts" for the photos that are held and whose owner, by the last look, has forbidden downloads since:
     what the download would have noted had it asked then.
@@ -224,6 +252,7 @@ def forbidden(where: Layout, dataset: str, now: datetime) -> list[dict[str, Any]
     ]  # fmt: skip
 
 
+@ledger.beside_others
 def photos_due(where: Layout, dataset: str, now: datetime, calls: int | None, everything: bool) -> pa.Table:
     """The photos of ``dataset`` to look at, with the address of their smallest file, schema "wanted"."""
     with catalog.connect(where, dataset) as db:

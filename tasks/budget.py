@@ -8,11 +8,13 @@ Source: Prefect 3, ``server/models/concurrency_limits_v2.py``: slots in use are 
 ``slot_decay_per_second`` for each second since, rounded down.
 """
 
+import re
 import sys
 from contextlib import suppress
 from functools import cache
 from threading import Lock
 
+from tasks import stopping
 from tasks.errors import SourceUnavailable
 from tasks.pace import Lease
 
@@ -23,6 +25,8 @@ CAPACITY = 3  # handfuls that may be leased at once after a rest
 KEEP_S = 10.0  # a handful is good for so long at least
 
 _PROVIDING = Lock()
+_UNUSUAL = re.compile(r"[^\w.:\[\]-]")  # in the name of a host; some of it Prefect takes in no name
+_LOCKED = 423  # no slots now
 
 
 def handful(per_s: float) -> int:
@@ -33,29 +37,54 @@ def handful(per_s: float) -> int:
 def lease(name: str, per_s: float) -> Lease | None:
     """Turns of the budget ``name`` of ``per_s`` a second, as soon as there are some; None if no flow runs.
 
-    Raises SourceUnavailable if the Prefect server, which keeps the budget, does not grant any.
+    Raises SourceUnavailable if the Prefect server, which keeps the budget, does not grant any, and Interrupted.
     """
     if "prefect" not in sys.modules:  # then no flow runs; the stand-in site need not load it
         return None
     import httpx
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-    from prefect.concurrency.sync import rate_limit
     from prefect.context import FlowRunContext, TaskRunContext
 
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return None
-    tokens = handful(per_s)
+    name, tokens = named(name), handful(per_s)
     try:
         with _PROVIDING:
             _provide(name, CAPACITY * tokens, per_s)
-        rate_limit(name, occupy=tokens, strict=True)
-    except (httpx.HTTPError, ConcurrencySlotAcquisitionError) as error:
+        _occupy(name, tokens)
+    except (httpx.HTTPError, LookupError) as error:
         _provide.cache_clear()  # somebody may have deleted the limit
         raise SourceUnavailable(
             f"the Prefect server, which keeps the budget {name!r}, grants nothing ({type(error).__name__}): see that "
             "it runs, then run again"
         ) from error
     return Lease(tokens, max(KEEP_S, tokens / per_s))
+
+
+def named(name: str) -> str:
+    """``name`` as Prefect takes it: what is unusual in a host is written as its code, ``~26~`` for ``&``."""
+    return _UNUSUAL.sub(lambda found: f"~{ord(found[0]):x}~", name)
+
+
+def _occupy(name: str, slots: int) -> None:
+    """Wait until the limit ``name`` gives ``slots``. Raises Interrupted, httpx.HTTPError, and LookupError without it.
+
+    Prefect's own ``rate_limit`` waits in a thread that nobody can tell to stop.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        while True:
+            stopping.check()
+            try:
+                granted = client.increment_concurrency_slots([name], slots, "rate_limit").json()
+                break
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != _LOCKED:
+                    raise
+                stopping.sleep(float(error.response.headers["Retry-After"]))
+    if not granted:
+        raise LookupError(f"no limit {name!r}")
 
 
 @cache

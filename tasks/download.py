@@ -39,7 +39,7 @@ from tasks.errors import (
 )
 from tasks.pictures import imaging
 from tasks.sources.base import Ask, Rendition, Seen
-from tasks.verdicts import Answer
+from tasks.verdicts import Answer, opted_out
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +85,17 @@ def next_try_at(reason: str | None, attempt: int, fetched_at: datetime) -> datet
     return fetched_at + LOOK_AGAIN if reason in NOT_THERE else None
 
 
-def judge(answer: Answer) -> Fetched:
-    """What ``answer`` holds. The bytes decide; the name and the declared type may lie."""
+def judge(answer: Answer, etag: str | None = None) -> Fetched:
+    """What ``answer`` holds. The bytes decide; the name and the declared type may lie.
+
+    ``etag``: of the file that was asked about. Who sends "not modified" to somebody who has none sends no picture.
+    """
     if _PLACEHOLDER in answer.url:
         return Fetched(answer, "gone")
+    if answer.outcome == "not_modified" and opted_out(answer.headers):
+        return Fetched(answer, "opted_out")
+    if answer.outcome == "not_modified" and not etag:
+        return Fetched(answer, "unavailable")
     if answer.outcome != "ok":
         return Fetched(answer, answer.outcome)
     if answer.body and answer.headers.get("Content-Type", "").startswith("text/html"):
@@ -104,7 +111,7 @@ def climb(renditions: list[Rendition], ask: Ask, etag: str | None = None) -> tup
     once more. ``etag``: of the file that is held of the first.
     """
     for rendition in renditions:
-        fetched = judge(ask(rendition["url"], etag) if etag else ask(rendition["url"]))
+        fetched = judge(ask(rendition["url"], etag), etag) if etag else judge(ask(rendition["url"]))
         if fetched.reason in BROKEN_BYTES and fetched.answer.outcome == "ok":
             fetched = judge(ask(rendition["url"]))
         if fetched.reason != "gone":
@@ -196,12 +203,15 @@ def kept(wanted: Row, fetched: Fetched, blocked: Blocked, where: Layout) -> Row:
     return {"sha256": blobs.put(where, body, fetched.format), "bytes": len(body), "format": fetched.format}
 
 
-def check_reached(rows: Iterable[Row], is_last_try: bool = True) -> None:
+def check_reached(rows: Iterable[Row], is_last_try: bool = True, has_many_hosts: bool = False) -> None:
     """Raises SourceUnavailable if a host is gone, so that the batch is tried again.
 
     At the last try what was fetched counts: the others are rows that are due at once. Then it is raised only if not one
-    of so many photos was to be had that it must be the host's fault.
+    of so many photos was to be had that it must be the host's fault; never ``has_many_hosts``: each has its own, and
+    those that are gone for good would keep the others' photos from being published for ever.
     """
+    if is_last_try and has_many_hosts:
+        return
     asked = [row for row in rows if row.get("fetched_url")]
     failed = [urlsplit(row["fetched_url"]).netloc for row in asked if row["download_reason"] == "unavailable"]
     host, photos = max(Counter(failed).items(), key=lambda item: item[1], default=("", 0))
@@ -272,7 +282,7 @@ def download(source: str, dataset: str, wanted: ManifestRef) -> ManifestRef:
     )  # fmt: skip
     with journal.keeping(where, dataset, wanted.sha256) as book:
         rows = fetch_all(manifest.read(where, wanted).to_pylist(), at, where, book)
-    check_reached(rows, is_last_try())
+    check_reached(rows, is_last_try(), has_many_hosts="hosts" in site.takes)
     counts = Counter(row["download_reason"] or "fetched" for row in rows)
     log.info("download %s: %s", wanted.sha256[:12], " ".join(f"{name}={count}" for name, count in counts.most_common()))
     partial.sweep(where.partial)

@@ -60,7 +60,7 @@ class TooFewPhotos(DarkroomError):
 
 
 class GateRefused(DarkroomError):
-    """A refresh would publish something suspicious."""
+    """A refresh would publish, or an audit remove, something suspicious."""
 
 
 class TransientError(DarkroomError):

@@ -18,6 +18,9 @@ OPEN_S = 2.0  # that it is left alone then, doubled each time that it is gone st
 OPEN_MAX_S = 30.0  # below the last pause of a task that is tried again: tasks/caching.py
 LOOK_EVERY_S = 1.0  # of whoever waits for a turn: whether a pause has begun that is too long to wait for
 SLOWEST = 64  # the part of its full rate that a host which complains is asked at still: a file in 3 s
+REFUSALS = 8  # pauses in a row, with no good answer between them, and
+PATIENCE_S = 120.0  # since the first of them, after both of which
+CLOSED_S = 900.0  # a host is left alone for so long: more than anybody waits for, so that runs end
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -46,6 +49,7 @@ class TokenBucket:
         self._burst, self._clock, self._sleep, self._lock = burst, clock, sleep, Lock()
         self._next = float("-inf")  # when the next turn would be due if there were no burst
         self._paused_until = float("-inf")
+        self._refusals, self._refused_since = 0, float("-inf")
         self._lease, self._leasing = lease, Lock()
         self._leased, self._leased_until = 0, float("-inf")
         self._told, self._look_at = told, float("-inf")
@@ -67,20 +71,28 @@ class TokenBucket:
         return max(0.0, self._paused_until - self._clock())
 
     def pause(self, seconds: float) -> None:
-        """Give nobody a turn for ``seconds``, and halve the rate unless a pause has just done so. Others are told."""
+        """Give nobody a turn for ``seconds``, and halve the rate unless a pause has just done so. Others are told.
+
+        A host that has asked for nothing but pauses, often and for long, gets one that nobody waits for.
+        """
         with self._lock:
             now = self._clock()
-            is_news = now + seconds > self._paused_until
             if now >= self._paused_until:
                 self.per_s = max(self.per_s / 2, self._full_per_s / SLOWEST)
+                self._refused_since = self._refused_since if self._refusals else now
+                self._refusals += 1
+            if self._refusals >= REFUSALS and now - self._refused_since >= PATIENCE_S:
+                seconds = max(seconds, CLOSED_S)
+            is_news = now + seconds > self._paused_until
             self._pause_until(now + seconds)
             pause = Pause(seconds, self.per_s / self._full_per_s)
         if self._told is not None and is_news:
             self._told.tell(pause)
 
     def recover(self) -> None:
-        """Speed up a little, to the full rate at most."""
+        """Speed up a little, to the full rate at most: the host has given an answer."""
         with self._lock:
+            self._refusals = 0
             self.per_s = min(self._full_per_s, self.per_s + self._full_per_s / 100)
 
     def _listen(self) -> None:

@@ -3,22 +3,30 @@
 The address that is asked is the one that the socket is connected to, so that no second look-up of the name can differ
 from the first. What libraries call a read time-out is the silence before one receive: a host that sends a byte now and
 then could make a header, the length of a chunk, or what a decoder waits for, last for days. So each receive is given no
-more time than is left.
+more time than is left, and ends as soon as somebody gives up waiting.
 """
 
 import io
 import socket
+import ssl
 import time
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import cache
 from http.client import HTTPResponse
 from typing import Any
 
+import certifi
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
+from tasks import stopping
 from tasks.addresses import is_inside
+
+CONNECTIONS = 64  # kept open per host: a few batches of sixteen threads
+LOOK_EVERY_S = 0.5  # of whoever receives: whether somebody gave up waiting
 
 
 class PrivateAddress(HTTPError):
@@ -40,14 +48,14 @@ class Punctual(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        """How many bytes came. Raises TimeoutError after silence, and at the deadline."""
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("past its deadline")
-        if left_s < self._silence_s:
-            self._sock.settimeout(left_s)
-        received: int | None = self._stream.readinto(buffer)
-        return received
+        """How many bytes came. Raises TimeoutError after silence, and at the deadline; Interrupted."""
+        until = min(self._deadline, time.monotonic() + self._silence_s)
+        while (left_s := until - time.monotonic()) > 0:
+            stopping.check()
+            self._sock.settimeout(min(left_s, LOOK_EVERY_S))
+            with suppress(TimeoutError):  # ``_stream`` would not be read again after one
+                return self._sock.recv_into(buffer)
+        raise TimeoutError("past its deadline, or silent")
 
     def close(self) -> None:
         """Let go of the socket, which its connection may use again."""
@@ -122,13 +130,28 @@ class PublicSafePool(HTTPSConnectionPool):
     ConnectionCls = PublicSafeConnection
 
 
-def any_connections(pool: PoolManager) -> PoolManager:
-    """``pool``, opening connections to whatever address."""
+def any_connections(headers: dict[str, str]) -> PoolManager:
+    """Connections to whatever address; each request has ``headers``."""
+    pool = _pool(headers)
     pool.pool_classes_by_scheme = {"http": PunctualPool, "https": PunctualSafePool}
     return pool
 
 
-def public_connections(pool: PoolManager) -> PoolManager:
-    """``pool``, opening connections to public addresses only."""
+def public_connections(headers: dict[str, str]) -> PoolManager:
+    """Connections to public addresses only; each request has ``headers``."""
+    pool = _pool(headers)
     pool.pool_classes_by_scheme = {"http": PublicPool, "https": PublicSafePool}
     return pool
+
+
+def _pool(headers: dict[str, str]) -> PoolManager:
+    """Connections without memory: no cookies, no proxy, and nothing that differs from one request to the next."""
+    return PoolManager(8, headers=headers, maxsize=CONNECTIONS, ssl_context=_trusted())
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Whom we believe: the authorities of this machine, and those that come with the libraries."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context

@@ -8,6 +8,7 @@ how many rows were scrubbed.
 
 import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ class Purged(Record):
 def is_needed(where: Layout) -> bool:
     """Whether anything is left of removed photos, or a report may show one of the version before."""
     left = purge.remains(where)
-    return bool(left or purge.marked_runs(where) or purge.predictions(where, left)) or (
-        bool(removals.blocked(where)) and any(_is_dated(where, *v) for v in _all(where))
-    )
+    return bool(
+        left or purge.marked_runs(where) or purge.predictions(where, left) or purge.doomed_blobs(where, left)
+    ) or (bool(removals.blocked(where)) and any(_is_dated(where, *v) for v in _all(where)))
 
 
 def _is_dated(where: Layout, name: str, version: int) -> bool:
@@ -61,14 +62,15 @@ def _all(where: Layout) -> list[tuple[str, int]]:
     return [(name, version) for name in datasets_of(where) for version in catalog.versions(where, name)]
 
 
-def purge_removed(where: Layout) -> Purged:
-    """Delete everything that is left of removed photos, in all datasets. Nobody may refresh one meanwhile."""
+def purge_removed(where: Layout, held: Collection[str] | None = None) -> Purged:
+    """Delete everything that is left of removed photos, in all datasets. Nobody may refresh one meanwhile; ``held``:
+    those of which that is certain (None: all)."""
     left = purge.remains(where)
     folder = where.root / "datasets"
     datasets = {path.relative_to(folder).parts[0] for path in [*left.below(folder), *left.naming_below(folder)]}
     purged = Purged(
         photos=len(left.photos),
-        blobs=purge.delete_blobs(where, left),
+        blobs=delete_blobs(where, left, held),
         outputs=purge.delete_outputs(where, left) if left else 0,
         reports=clean_runs(where, left, datasets),
         predictions=purge.delete_predictions(where, left),
@@ -78,11 +80,25 @@ def purge_removed(where: Layout) -> Purged:
         snapshots=sum(scrub_snapshot(where, name, version) for name, version in _all(where)),
         datasets=tuple(sorted(datasets)),
     )
-    if left:
+    if left or purged.blobs:
         purge.delete_drafts(where)
         purge.rewrite_ledgers(where, left)  # last: it is what tells whose a photo was
         LOG.info("purged %s; weights trained on them stay", " ".join(f"{name}={n}" for name, n in purged))
     return purged
+
+
+def delete_blobs(where: Layout, left: Remains, held: Collection[str] | None = None) -> int:
+    """Delete the files of removed photos and, if anything was removed, those that no row names: they may be theirs; how
+    many. ``held``: the datasets that nobody refreshes meanwhile (None: all)."""
+    doomed = purge.doomed_blobs(where, left)
+    orphans = purge.orphans(where) if left or doomed else []
+    if held is not None and not set(datasets_of(where)) <= set(held):  # begun just now: they may be its photos
+        LOG.warning("%d files that no row names stay, for collect-garbage: a dataset has just been begun", len(orphans))
+        orphans = []
+    files = {*orphans, *doomed}
+    for path in sorted(files, key=doomed.__contains__):  # the doomed last: whoever is interrupted finds them again
+        path.unlink(missing_ok=True)
+    return len(files)
 
 
 def datasets_of(where: Layout) -> list[str]:

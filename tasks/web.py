@@ -10,20 +10,17 @@ Source: RFC 9110 sections 10.2.3 (Retry-After), 13.1 and 14.4 (conditions and ra
 import json
 import logging
 import random
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
-import certifi
 import urllib3
 
 from storage import partial
@@ -32,7 +29,7 @@ from storage.partial import Body
 from storage.pauses import PauseFile
 from storage.settings import settings
 from tasks import budget, stopping
-from tasks.addresses import is_allowed, is_loopback, is_set, redact, without_query
+from tasks.addresses import host_of, is_allowed, is_loopback, is_set, redact, without_query
 from tasks.pace import MIN_INTERVAL_S, Breaker, Lease, TokenBucket
 from tasks.peers import DEADLINE, PrivateAddress, any_connections, public_connections
 from tasks.verdicts import Answer, Outcome, announced, briefly, failure, opted_out, outcome_of, retry_after
@@ -46,7 +43,6 @@ _CHUNK_BYTES = 1 << 18
 _ERROR_BYTES = 1 << 16  # of an API's error page: what it says may be worth reading
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LOOK_EVERY_S = 0.02
-_CONNECTIONS = 64  # kept open per host: a few batches of sixteen threads
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,7 @@ class Client:
         self._lock = Lock()
         name = f"Darkroom/{version('darkroom')}"
         agent = {"User-Agent": f"{name} (+{contact})" if contact else name, "Accept": "*/*"}
-        self._anywhere, self._public = any_connections(_pool(agent)), public_connections(_pool(agent))
+        self._anywhere, self._public = any_connections(agent), public_connections(agent)
 
     def get(
         self, url: str, *, kind: Kind, hosts: frozenset[str], params: Mapping[str, str] | None = None,
@@ -149,7 +145,7 @@ class Client:
         """What ``url`` answers; redirects are followed within ``hosts``. Waits for its turn and for pauses of the host.
 
         A picture whose transfer breaks off goes on where it stopped; one whose owner wants no machine to learn from it
-        is not read.
+        is not read. What an API is asked, and with which key, is never said in the clear where it began with TLS.
         """
         full_url = url + ("&" if urlsplit(url).query else "?") + urlencode(params) if params else url
         request = Request(full_url, kind, hosts, headers or {})
@@ -159,10 +155,12 @@ class Client:
                 return answer
             try:
                 there = urljoin(request.url, answer.headers["Location"])
-                is_same = urlsplit(there).netloc == urlsplit(request.url).netloc
+                old, new = urlsplit(request.url), urlsplit(there)
             except ValueError:
                 return replace(answer, outcome="forbidden_host", detail="it leads to what is no address")
-            request = replace(request, url=there, headers=request.headers if is_same else {})
+            if kind == "api" and old.scheme == "https" != new.scheme:
+                return replace(answer, outcome="forbidden_host", detail="it leads from https to what is not")
+            request = replace(request, url=there, headers=request.headers if new.netloc == old.netloc else {})
         return replace(answer, outcome="denied", detail="too many redirects")
 
     def post_json(
@@ -300,11 +298,11 @@ class Client:
 
     def _lane(self, request: Request) -> Lane:
         """Pace and health of the host that ``request`` goes to."""
-        address = urlsplit(request.url)
+        host = host_of(request.url)
         with self._lock:
-            if (key := (address.netloc, request.kind)) not in self._lanes:
-                per_s, burst = self.limits.pace(request.kind, address.hostname or "")
-                name = f"darkroom-{request.kind}-{address.netloc}"
+            if (key := (host, request.kind)) not in self._lanes:
+                per_s, burst = self.limits.pace(request.kind, host.partition(":")[0])
+                name = f"darkroom-{request.kind}-{host}"
                 told = PauseFile(self._pauses, name) if self._pauses else None
                 bucket = TokenBucket(per_s, burst, sleep=self.sleep, lease=lambda: self._lease(name, per_s), told=told)
                 self._lanes[key] = Lane(bucket)
@@ -372,19 +370,6 @@ def _ended(answer: Answer, body: Body) -> Answer:
         return _whole(replace(answer, outcome="ok", status=206), body)
     body.begin()
     return replace(answer, outcome="truncated", detail="what had arrived is of another file")
-
-
-def _pool(agent: dict[str, str]) -> urllib3.PoolManager:
-    """Connections without memory: no cookies, no proxy, and nothing that differs from one request to the next."""
-    return urllib3.PoolManager(8, headers=agent, maxsize=_CONNECTIONS, ssl_context=_trusted())
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    """Whom we believe: the authorities of this machine, and those that come with the libraries."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
 
 
 def _blank_secrets(record: logging.LogRecord) -> bool:

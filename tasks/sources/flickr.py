@@ -185,7 +185,7 @@ class Search:
             rows, pages.total = {}, max(pages.total, REACH + 1)
         if parts := windows.parts(window, pages.total) if pages.total > windows.TARGET else []:
             return Found([], [self.row(window, "divided", pages, [])], parts)
-        if pages.total > REACH:
+        if pages.is_cut_off:
             self.crowded(rows, pages, asked)
         listed = list(rows.values())
         return Found(listed, [self.row(window, "holey" if pages.has_holes else "listed", pages, listed)])
@@ -194,7 +194,7 @@ class Search:
         """Add to ``rows`` what a window hides that is too short to divide: by licence, and then from both ends."""
         for licence_id in self.query.licences or licences(self.api):
             asked_so = {**asked, "license": licence_id}
-            if self.add(rows, pages, asked_so).total > REACH:
+            if self.add(rows, pages, asked_so).is_cut_off:
                 self.add(rows, pages, {**asked_so, "sort": "date-posted-asc"})
 
     def add(self, rows: dict[str, dict[str, Any]], pages: "Pages", asked: Mapping[str, str]) -> "Pages":
@@ -282,8 +282,16 @@ class Pages:
         is_wanted = self.query.max_pages is None or self.read_count < self.query.max_pages
         return is_wanted and self.page <= min(self.last_page, self.reach)
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether there is more than Flickr lists of one search, as it counts or as full pages show."""
+        return self.total > REACH or self.last_page > self.reach
+
     def read(self, reply: Json) -> list[Json]:
-        """The photos of the page that was asked for; moves on to the next, or to the one before if results moved up."""
+        """The photos of the page that was asked for; moves on to the next, or to the one before if results moved up.
+
+        Behind a full page there may be more, whatever the site counts: only a page that is not full is the last.
+        """
         listed = reply.get("photos")
         photos = listed.get("photo") if isinstance(listed, Mapping) else None
         if not isinstance(listed, Mapping) or not isinstance(photos, list):
@@ -306,6 +314,8 @@ class Pages:
         self.read_count += 1
         has_moved = self.moving.has_moved(total, {str(photo["id"]) for photo in photos}, size)
         self.has_holes |= self.moving.may_miss
+        if len(photos) >= size and self.moving.is_new:  # one that repeats what was before ends the search
+            self.last_page = max(self.last_page, self.page + 1)
         is_back = has_moved and self.query.max_pages is None  # whoever wants so many pages gets these, and no other
         self.page, self.ahead = (self.page - 1, self.page + 1) if is_back else (self.ahead or self.page + 1, 0)
         return photos

@@ -1,11 +1,13 @@
 """The source ``table``: photos that a table names by their URLs, or by files that lie beside it.
 
 Its columns are found by their usual names, or given by the query. A photo's id is the table's own, or else its URL
-without signature and password, or its path within the table's folder. A cell decides where a photo is fetched from, so
+without signature and password, or its path within the table's folder; a digest of a cell that is neither and may hold a
+password. A cell decides where a photo is fetched from, so
 a URL must be plain http(s), may lead to its own host and to those that the query names, and a file must lie below the
 folder of the table.
 """
 
+import hashlib
 import logging
 import re
 from collections import Counter
@@ -49,7 +51,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "listed_height": ("height",),
 }  # our name, and the names that it is known by; the first that a table has
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://|\S*$)|//")  # or what may be meant to be one
 _HOST = re.compile(r"[\w.-]+")
 _HOSTS = "hosts="  # begins the fragment, which no request carries, of a URL that may lead to further hosts
 
@@ -108,12 +110,13 @@ class Reader:
         row = {name: record.get(column) for name, column in self.columns.items()}
         cell = cells.text(row.get("image_url")) or cells.text(row.get("file"))
         url = self.address(cell) if cell else None
-        photo_id = plain(cells.text(row.get("photo_id")) or (url and self.own_id(url, cell)) or cell)
+        photo_id = cells.text(row.get("photo_id")) or (url and self.own_id(url, cell)) or (cell and unnamed(cell))
         if photo_id is None:
             self.counts["empty"] += 1
             return None
         if url is None:
             self.counts["without_address"] += 1
+        photo_id = digest_id(photo_id) if is_mangled(photo_id) else plain(photo_id)
         return {"photo_id": photo_id, "image_url": url, **facts(row)}
 
     def address(self, cell: str) -> str | None:
@@ -127,12 +130,7 @@ class Reader:
 
     def _url(self, cell: str) -> str | None:
         """A plain URL, with the hosts that it may lead to behind it."""
-        try:
-            parts = urlsplit(cell)
-            is_plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            return None
-        if not is_plain:
+        if not is_plain(cell):
             return None
         return hidden(urldefrag(cell).url) + (f"#{_HOSTS}{','.join(self.hosts)}" if self.hosts else "")
 
@@ -142,6 +140,30 @@ class Reader:
             return urldefrag(address).url
         path = inside((cell or "").removeprefix(f"{self.folder}/"))
         return readable(path) if path else None
+
+
+def is_plain(cell: str) -> bool:
+    """Whether ``cell`` is a URL that can be asked for."""
+    try:
+        parts = urlsplit(cell)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def is_mangled(cell: str) -> bool:
+    """Whether ``cell`` may be an address with a user and a password, but in no form in which these can be told."""
+    return bool(_SCHEME.match(cell)) and "@" in cell and not is_plain(cell)
+
+
+def unnamed(cell: str) -> str:
+    """What a photo is called whose ``cell`` is no address: as its cell, or by a digest if that may hold a password."""
+    return digest_id(cell) if "@" in cell else cell
+
+
+def digest_id(cell: str) -> str:
+    """The id of a photo whose ``cell`` must not be told."""
+    return f"cell-{hashlib.sha256(cell.encode(errors='backslashreplace')).hexdigest()[:32]}"
 
 
 def hidden(url: str) -> str:
@@ -155,6 +177,7 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
     texts = ("label", "title", "licence", "licence_url", "owner_id", "owner_name", "page_url")
     said: dict[str, Any] = {name: cells.text(row.get(name)) for name in texts}
     addresses = {name: plain(said[name]) for name in ("licence_url", "page_url", "owner_id")}
+    addresses |= {name: None for name in ("licence_url", "page_url") if is_mangled(said[name] or "")}
     return said | addresses | {
         "licence": said["licence"] or "unstated",
         "owner_id": addresses["owner_id"] or said["owner_name"],  # who has no id is known by name
@@ -168,7 +191,10 @@ def facts(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain(cell: str | None) -> str | None:
     """``cell`` as it may be published: an address without signature and password, anything else as it is."""
-    return unsigned(cell) if cell and ("?" in cell or anonymous(cell) != cell) and _ADDRESS.match(cell) else cell
+    if not cell or not _ADDRESS.match(cell):
+        return cell
+    told = unsigned(cell)
+    return told if "?" in cell or told != cell.partition("#")[0] else cell  # a fragment alone may tell two apart
 
 
 def matched(file: Path, query: Query) -> dict[str, str]:

@@ -25,7 +25,7 @@ from storage.records import SnapshotRef
 from storage.settings import settings
 from tasks import web
 from tasks.dataset import Dataset
-from tasks.errors import ConfigError, CredentialsRejected, SourceChanged, SourceUnavailable
+from tasks.errors import ConfigError, CredentialsRejected, GateRefused, SourceChanged, SourceUnavailable
 from tasks.publish import published
 from tasks.sources.standin import Catalogue, StandIn
 from tasks.sources.standin.facts import Owner, Photo
@@ -292,6 +292,40 @@ def test_a_site_that_does_not_answer_proves_nothing(
     assert removals.read(where).num_rows == 0
     site.faults.clear()
     assert audit_dataset("town", everything=True).gone == 0
+
+
+def test_many_photos_that_are_gone_at_once_are_doubted_until_a_person_confirms(
+    where: Layout, site: StandIn, ann: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that calls everything gone, files and all, takes nothing away; once it is well, nothing is suspected. What
+    a person asks for goes at once, and so does the rest when a person confirms."""
+    hiccup: Any = [{"where": "api", "kind": "code_1", "match": "flickr.photos.getInfo"},
+                   {"where": "image", "kind": "http_404"}]  # fmt: skip
+    blobs = sorted((where.root / "blobs").rglob("*.*"))
+    before = rows(where, "town", 1)
+    site.faults.add(hiccup)
+    for times in (1, 2):
+        with pytest.raises(GateRefused, match=r"^23 photos of 'town' .* at most 20 at once: none.* allow_jump=true$"):
+            audit_dataset("town", everything=True)
+        assert removals.read(where).num_rows == 0
+        states = Counter(row["state"] for row in ledger.read(where, "town", "checks").to_pylist())
+        assert states == {"gone": 24 * times, "doubted": 23 * times}, "one has no file to ask for, and needs a day"
+    assert sorted((where.root / "blobs").rglob("*.*")) == blobs
+    assert rows(where, "town", 1) == before
+    backup = where.root.parent / f"{where.root.name}-backup"
+    shutil.copytree(where.root, backup)
+    site.faults.clear()
+    later(monkeypatch, 25)
+    well = audit_dataset("town")
+    assert (well.checked, well.gone, well.suspected, well.removed) == (24, 0, 0, 0)
+
+    monkeypatch.setenv("DARKROOM_ROOT", str(backup))
+    settings.cache_clear()
+    remove: Any = [{"source": "flickr", "photo_id": ann.id, "words": "by letter"}]
+    asked = audit_dataset("town", photos=0, remove=remove)
+    assert (asked.removed, asked.suspected) == (1, 23)
+    assert audit_dataset("town", photos=0, allow_jump=True).removed == 22
+    assert sum(is_key_only(row) for row in rows(Layout(backup), "town", 1).values()) == 23
 
 
 def test_what_a_person_asks_for_is_done_before_the_site_is_asked(

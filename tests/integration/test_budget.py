@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from prefect.settings import PREFECT_API_URL
 
 from storage.settings import child_environment
 from tasks import budget
-from tasks.budget import CAPACITY, handful, lease
-from tasks.errors import SourceUnavailable
+from tasks.budget import CAPACITY, handful, lease, named
+from tasks.errors import Interrupted, SourceUnavailable
 from tasks.sources.standin import Catalogue, StandIn
+from tasks.stopping import STOPPING
 
 PER_S = 10.0
 HANDFUL = 5
@@ -89,6 +91,40 @@ def test_a_limit_that_somebody_deleted_is_made_anew() -> None:
     with pytest.raises(SourceUnavailable, match="darkroom-api-deleted"):
         ask()
     assert ask() == budget.Lease(30, 30.0)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_whoever_waits_for_a_budget_may_give_up() -> None:
+    """Others have leased all there is of a small one, which is said for minutes on end: Ctrl-C ends the wait."""
+
+    @flow
+    def ask() -> object:
+        for _ in range(CAPACITY):
+            lease("darkroom-api-busy", 0.01)
+        threading.Timer(0.3, STOPPING.set).start()
+        return lease("darkroom-api-busy", 0.01)
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(Interrupted):
+            ask()
+    finally:
+        STOPPING.clear()
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_host_of_any_spelling_has_a_budget() -> None:
+    """Prefect takes few characters in a name, a table any; two hosts never get one name."""
+
+    @flow
+    def ask() -> object:
+        return lease("darkroom-image-a&b%<c>.example", 1.0)
+
+    assert ask() == budget.Lease(30, 30.0)
+    assert named("darkroom-image-a&b.example") == "darkroom-image-a~26~b.example"
+    assert named("darkroom-image-[::1]:8080") == "darkroom-image-[::1]:8080"
+    assert named("a~26~b") != named("a&b")
 
 
 def test_without_a_flow_nobody_shares() -> None:

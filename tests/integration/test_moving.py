@@ -41,7 +41,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def listed(window: Window | None = YEAR, **query: Any) -> tuple[list[str], dict[str, Any]]:
     """The ids that one search of Flickr finds, and its window row."""
-    found = named("flickr").search(Query(text="Travel", **query), window, frozenset(), settings())
+    found = named("flickr").search(Query(**{"text": "Travel"} | query), window, frozenset(), settings())
     return ids(found), found.windows[0]
 
 
@@ -66,14 +66,16 @@ def behind(page: int, kind: str = "deletion") -> Fault:
 
 @pytest.mark.parametrize("page", range(1, PAGES + 1))
 def test_a_photo_deleted_between_two_pages_hides_no_other(serve: Serve, catalogue: Catalogue, page: int) -> None:
-    """The first of the next page has moved up to one that was read: that is read once more, for one call."""
+    """The first of the next page has moved up to one that was read: that is read once more, for one call. Behind a
+    last page that is full one more is asked for, and tells of what goes then.
+    """
     before = {photo.id for photo in catalogue.listed()}
     site = serve(catalogue, faults=[behind(page)])
     found, row = listed()
     assert len(found) == len(set(found))
     assert set(found) == before > {photo.id for photo in catalogue.listed()}
     assert (row["state"], row["unique"], row["lost"]) == ("listed", PHOTOS, 0)
-    assert searches(site) == row["pages"] == PAGES + (page < PAGES)
+    assert searches(site) == row["pages"] == PAGES + 1 + (page == PAGES)
 
 
 def test_a_photo_deleted_during_every_page_but_the_last(serve: Serve, catalogue: Catalogue) -> None:
@@ -107,22 +109,63 @@ def test_a_photo_uploaded_between_two_pages_hides_no_other(serve: Serve, catalog
     assert len(found) == len(set(found))
     assert set(found) == before < {photo.id for photo in catalogue.listed()}
     assert (row["state"], row["lost"]) == ("listed", 0)
-    assert searches(site) == PAGES + (page < PAGES)
+    assert searches(site) == PAGES + 1
 
 
 @pytest.mark.parametrize("days", range(8))
 def test_counts_that_differ_for_no_reason_cost_few_calls(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
-    """Totals that vary by two in a hundred from page to page: all is found, and hardly a page is read twice."""
+    """Totals that vary by two in a hundred from page to page: all is found, and hardly a page is read twice. As one
+    that goes would not show among them, the window is asked again, as often as one with holes.
+    """
     monkeypatch.setattr(flickr, "PER_PAGE", 50)
     site = serve(Catalogue.synthetic(400), search_habits=SearchHabits(has_drift=True))
     window = Window(after=YEAR.after + timedelta(days=days), before=YEAR.before + timedelta(days=366))
-    found, row = listed(window)
+    found, row = listed(window, text=None, uploaded_after=window.after)
     truth = {photo.id for photo in site.catalogue.listed() if window.after <= photo.uploaded_at < window.before}
-    assert (len(found), row["state"]) == (len(set(found)), "listed")
-    assert searches(site) - -(-len(found) // 50) <= 3
-    assert set(found) <= truth
+    assert len(found) == len(set(found))
+    assert searches(site) - -(-len(found) // 50) <= LOOKS + 1
+    assert set(found) == truth
+    assert row["state"] == "holey"
+
+
+def test_photos_behind_a_full_page_that_is_counted_as_the_last_are_found(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that counts too few by two in a hundred, and so a page too few: the last photos are found all the same."""
+    site = serve(Catalogue.synthetic(300), search_habits=SearchHabits(has_drift=True))
+    moments = sorted(photo.uploaded_at for photo in site.catalogue.listed())
+    pages_too_few = 0
+    for size in range(50, 100, 4):
+        monkeypatch.setattr(flickr, "PER_PAGE", size)
+        found, row = listed(Window(after=moments[0], before=moments[size + 1]), text=None, uploaded_after=moments[0])
+        assert len(found) == size + 1
+        pages_too_few += row["total"] == size
+    assert pages_too_few >= 2
+
+
+def test_a_window_too_short_to_divide_that_is_counted_too_low_is_asked_by_licence(
+    serve: Serve, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full pages as far as a search reaches show that there is more, whatever the site counts."""
+    monkeypatch.setattr(flickr, "REACH", 4 * PAGE)
+    read = flickr.Pages.read
+    monkeypatch.setattr(
+        flickr.Pages, "read", lambda pages, reply: read(pages, {"photos": reply["photos"] | {"total": 19, "pages": 4}})
+    )
+    serve(catalogue)
+    found, _ = listed(uploaded_after=YEAR.after)
+    assert len(set(found)) > 4 * PAGE
+
+
+def test_a_site_that_repeats_its_last_page_for_ever_is_left_alone(serve: Serve, catalogue: Catalogue) -> None:
+    """A full page of photos that are known already is the last one."""
+    pages, call = flickr.Pages(Query(text="Travel")), {"total": PAGE, "pages": 1, "perpage": PAGE}
+    photos = [{"id": photo.id} for photo in catalogue.listed()[:PAGE]]
+    while pages.goes_on():
+        pages.read({"photos": call | {"photo": photos}})
+    assert pages.read_count == 2
 
 
 def test_whoever_asks_for_some_pages_gets_these(serve: Serve, catalogue: Catalogue) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+import storage.purge
 from models import fit
 from storage import blobs, catalog, ledger, manifest, removals, snapshots, splits
 from storage.layout import Layout, write_bytes
@@ -282,6 +283,37 @@ def test_bytes_that_another_photo_has_stay_until_they_are_removed(where: Layout)
     assert not any(file.exists() for file in files)
     assert traces(where, ("Title of t", "Owner of t", "secret-of-t"), "t") == []
     assert second.rows()["b"]["title"] == "Title of b"
+
+
+@pytest.mark.parametrize("what", ["sha256", "photo_id"])
+def test_bytes_that_no_row_names_go_with_what_is_removed(where: Layout, what: str) -> None:
+    """Of a download or a rotation that was killed before it noted them: they may be the removed ones. A file that only
+    an earlier row of a photo names stays, and so do all while a snapshot cannot be read or a dataset is being begun."""
+    root = Root(where)
+    row = root.rows()["b"]
+    orphan, other, earlier = (where.blob(blobs.put(where, jpeg(seed), "JPEG"), "JPEG") for seed in (500, 501, 502))
+    key = {"source": "flickr", "photo_id": "b", "attempt": -1, "fetched_at": NOW}
+    root.ledger("attempts", [key | {"sha256": earlier.stem, "format": "JPEG"}])
+    shutil.rmtree(where.root / "stages" / "attempts")  # the ledger alone names it
+    assert not purge.is_needed(where)
+    remove(where, **({"sha256": orphan.stem} if what == "sha256" else {"source": "flickr", "photo_id": "a"}))
+    assert purge.is_needed(where)
+    damaged = where.snapshot("crops", 1) / "rejected.parquet"
+    rows = damaged.read_bytes()
+    damaged.write_bytes(b"PAR1 half")
+    assert storage.purge.orphans(where) == []
+    damaged.write_bytes(rows)
+    left = storage.purge.remains(where)
+    assert purge.delete_blobs(where, left, held=[]) == len([orphan] if what == "sha256" else ["a", "a turned"])
+    assert other.is_file()
+
+    orphan.write_bytes(jpeg(500))
+    purge.purge_removed(where)
+    assert not orphan.exists()
+    assert not other.exists()
+    assert earlier.is_file()
+    assert all(where.blob(row[name], "JPEG").is_file() for name in ("sha256", "blob"))
+    assert not purge.is_needed(where)
 
 
 class CutError(Exception):

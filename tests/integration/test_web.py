@@ -25,8 +25,9 @@ import pytest
 
 from storage import partial
 from tasks import web
-from tasks.errors import DiskFull
+from tasks.errors import DiskFull, Interrupted
 from tasks.pace import Lease
+from tasks.stopping import STOPPING
 from tasks.web import Answer, Client, Limits
 
 FILE = bytes(range(240)) * 250  # 60,000 bytes
@@ -246,6 +247,18 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.dated(n) if n == 1 else self.no_ranges(n)
 
+    def says_not_of_which(self, n: int) -> None:
+        if n == 2:
+            self.send(206, FILE[20_000:], Content_Range=f"bytes 20000-{len(FILE) - 1}/{len(FILE)}")
+        else:
+            self.changed(n)
+
+    def not_to_the_end(self, n: int) -> None:
+        if n == 2:
+            self.send(206, FILE[20_000:30_000], Content_Range=f"bytes 20000-29999/{len(FILE)}", ETag='"v1"')
+        else:
+            self.no_ranges(n)
+
     def marked_weakly_by_now(self, n: int) -> None:
         if n == 2:
             self.send(206, FILE[20_000:], Content_Range=f"bytes 20000-{len(FILE) - 1}/{len(FILE)}", ETag='W/"v1"')
@@ -439,6 +452,21 @@ def test_no_part_of_an_answer_outlasts_the_deadline(get: Get, site: Site, client
     assert answer.detail == ("HTTP 500" if path == "/drip-error" else "not done in 0 s")
 
 
+@pytest.mark.parametrize("path", ["/drip-header", "/drip-nothing", "/drip-error"])
+def test_whoever_receives_may_give_up(get: Get, site: Site, path: str) -> None:
+    """Ctrl-C ends the wait for a slow answer within a second, wherever in it."""
+    timer = threading.Timer(0.2, STOPPING.set)
+    timer.start()
+    started = time.monotonic()
+    try:
+        with pytest.raises(Interrupted):
+            get(path, kind="api")
+    finally:
+        STOPPING.clear()
+    assert time.monotonic() - started < 1.5
+    assert site.count(path) == 1
+
+
 def test_an_error_page_is_read_as_far_as_it_comes(get: Get, client: Client) -> None:
     """Its status stands, and what it has said until the deadline is told."""
     client.limits = replace(SHORT, deadline_s=0.2)
@@ -551,6 +579,46 @@ def test_headers_of_ours_do_not_follow_to_another_host(site: Site, client: Clien
         client.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "begin", "end", "asked"),
+    [("api", "https", "http", 1), ("api", "HTTPS", "HTTP", 1), ("api", "http", "http", 2), ("api", "http", "https", 2),
+     ("api", "https", "https", 2), ("image", "https", "http", 2)],
+)  # fmt: skip
+def test_a_key_is_never_led_into_the_clear(
+    client: Client, monkeypatch: pytest.MonkeyPatch, kind: Any, begin: str, end: str, asked: int
+) -> None:
+    """What an API is asked over TLS is not asked again without it, whatever the site says; a picture has no key."""
+    answers = [
+        Answer("x", "denied", 301, {"Location": f"{end}://api.example/?api_key=s3cret"}), Answer("x", "ok", 200),
+    ]  # fmt: skip
+    monkeypatch.setattr(Client, "_ask", lambda *_: answers.pop(0))
+    answer = client.get(f"{begin}://api.example/?api_key=s3cret", kind=kind, hosts=frozenset({"api.example"}))
+    assert (len(answers), answer.outcome) == (2 - asked, "ok" if asked == 2 else "forbidden_host")
+
+
+def test_a_host_that_grants_nothing_is_soon_left_alone(
+    site: Site, parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """429 to everything: hundreds of pictures cost a few requests, in this process and in the next one."""
+    monkeypatch.setattr("tasks.pace.PATIENCE_S", 0.05)
+    url, outcomes = f"http://{site.netloc}/busy", set()
+    for _ in range(2):
+        client = Client("", SHORT, pauses=parts)
+        with ThreadPoolExecutor(8) as threads:
+            found = [threads.submit(client.get, url, kind="image", hosts=site.hosts) for _ in range(300)]
+            outcomes |= {each.result().outcome for each in found}
+        client.close()
+    assert outcomes == {"rate_limited"}
+    assert 8 <= len(site.asked) < 50
+
+
+def test_a_host_has_one_lane_however_it_is_spelled(client: Client) -> None:
+    """Its pace, its pause and its budget are one."""
+    urls = ("http://IMG.example.org/1", "https://img.example.org/2", "http://img.example.org:80/3",
+            "http://img.example.org./4")  # fmt: skip
+    assert len({id(client._lane(web.Request(url, "image", frozenset()))) for url in urls}) == 1
+
+
 @pytest.mark.parametrize("path", ["/cut-once", "/stall-once", "/reset-once"])
 def test_a_transfer_goes_on_where_it_stopped(get: Get, site: Site, client: Client, parts: Path, path: str) -> None:
     """Cut, stalled, reset: the rest is asked for by range, if the file is still the same, and nothing is left over."""
@@ -581,6 +649,8 @@ def test_a_killed_transfer_goes_on_in_another_process(site: Site, parts: Path) -
         ("/other-range", [None, "bytes=20000-", None]),  # 206, but from elsewhere
         ("/ignores-if-range", [None, "bytes=20000-", None]),  # 206: the rest, but of another file
         ("/dated-ignores-if-range", [None, "bytes=20000-", None]),
+        ("/says-not-of-which", [None, "bytes=20000-", None]),  # 206: the rest, but of another file for all it says
+        ("/not-to-the-end", [None, "bytes=20000-", None]),  # 206: some of the rest
         ("/marked-weakly-by-now", [None, "bytes=20000-"]),  # 206: of the same file, packed for the way
         ("/short-by-now", [None, "bytes=20000-", None]),  # 416: the file is shorter now
         ("/all-there", [None, "bytes=60000-"]),  # 416: there is nothing more to come

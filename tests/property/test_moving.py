@@ -44,11 +44,11 @@ def search(
 @given(PHOTOS, SIZES, DELETIONS)
 def test_no_photo_is_missed_unawares(photos: int, size: int, deletions: list[list[float]]) -> None:
     """Whatever is deleted between two pages: what stays is shown, or the search knows that it may have missed some. It
-    reads few pages twice.
+    reads few pages twice, and one behind a full one.
     """
     pages, shown, stayed = search(photos, size, deletions, [])
     assert pages.has_holes or stayed <= shown
-    assert pages.read_count <= -(-photos // size) + LOOKS
+    assert pages.read_count <= photos // size + 1 + LOOKS
 
 
 @given(PHOTOS, SIZES, UPLOADS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.addresses import is_allowed, is_inside, redact, without_query
+from tasks.addresses import host_of, is_allowed, is_inside, redact, without_query
 
 HOSTS = frozenset({"live.staticflickr.com", "127.0.0.1:8123", "[::1]:80"})
 
@@ -32,6 +32,20 @@ def test_listed_hosts_may_be_asked(url: str) -> None:
 def test_nobody_else_may_be_asked(url: str) -> None:
     """Neither this machine nor its neighbours, nor a name that only looks like a listed one."""
     assert not is_allowed(url, HOSTS)
+
+
+@pytest.mark.parametrize(
+    ("host", "urls"),
+    [
+        ("img.example.org", "http://IMG.example.org/1 https://img.example.org:443/1 http://img.example.org.:80/1"),
+        ("img.example.org:81", "http://img.EXAMPLE.org:81/1 http://img.example.org.:81/1"),
+        ("xn--bcher-kva.example", "http://b\u00fccher.example/ https://B\u00dcCHER.example/ http://xn--bcher-kva.example/"),
+        ("[::1]", "http://[::1]/ http://[::1]:80/"), ("a..b", "http://a..b/"), ("x" * 64, f"http://{'x' * 64}/"),
+    ],
+)  # fmt: skip
+def test_a_host_has_one_pace_however_it_is_spelled(host: str, urls: str) -> None:
+    """Case, a dot at the end, the default port and the two forms of a name make no host of their own."""
+    assert {host_of(url) for url in urls.split()} == {host}
 
 
 def test_an_address_inside_is_allowed_only_with_its_port() -> None:

@@ -15,7 +15,7 @@ from storage.layout import Layout
 from storage.records import KEY, MOMENT, SCHEMAS
 from storage.removals import Blocked
 from storage.settings import Settings
-from tasks.audit import PATIENCE, Removal, due, look_at_all, verdicts
+from tasks.audit import PATIENCE, Removal, doubts, due, look_at_all, most_believed, verdicts
 from tasks.errors import CredentialsRejected, PermanentSourceError, SourceChanged, SourceUnavailable
 from tasks.sources.base import Seen
 from tasks.sources.windows import REVISIT_OLDEST, REVISITS
@@ -127,16 +127,40 @@ def test_what_is_dated_later_than_now_counts_as_not_made() -> None:
         ([("p", 2, "failed"), ("p", 1, "failed"), ("p", 0, "unknown")], False, 0),
         ([("p", 0, "present", 404)], False, 0),
         ([("p", 0, "gone"), ("p", 1, "gone")], True, 0),
+        ([("p", 2, "gone", 404), ("p", 1, "doubted")], False, 1),
+        ([("p", 2, "gone", 404), ("p", 1.9, "doubted"), ("p", 0, "gone", 200)], False, 1),
+        ([("p", 2, "gone"), ("p", 1, "doubted"), ("p", 0, "gone", 404)], True, 0),
+        ([("p", 2, "gone", 404), ("p", 1, "doubted"), ("p", 0, "present")], False, 0),
     ],
 )
 def test_what_proves_a_removal(looks: list[Any], is_removed: bool, suspected: int) -> None:
-    """Gone twice a day apart, or once without its file; silence proves nothing, and whoever came back is no suspect."""
+    """Gone twice a day apart, or once without its file; silence proves nothing, nor what was seen before a doubt; and
+    whoever came back is no suspect."""
     removed, others = verdicts(checks(*looks), NOW)
     assert ([row["photo_id"] for row in removed], others) == (["p"] if is_removed else [], suspected)
     for row in removed:
         assert (row["reason"], row["removed_at"]) == ("gone", NOW)
         assert "gone it is" in row["proof"]
         assert "UTC" in row["proof"]
+
+
+def test_a_doubt_counts_from_after_the_last_look_until_a_person_confirms() -> None:
+    """A worker's clock may have been ahead of the one that doubts; the photo is due again a day after."""
+    looks = checks(("p", 0, "gone", 404), ("q", 0, "present"), ("p", -0.002, "gone", 404))
+    [row] = doubts(looks, verdicts(looks, NOW)[0], NOW)
+    assert row["checked_at"] > NOW + 0.002 * DAY
+    looks = pa.concat_tables([looks, pa.Table.from_pylist([row], SCHEMAS["checks"])])
+    assert verdicts(looks, NOW) == ([], 1)
+    assert [removal["photo_id"] for removal in verdicts(looks, NOW, allow_jump=True)[0]] == ["p"]
+    photos = found(("p", 5000, 1), ("q", 5000, 1))
+    assert ids(due(photos, looks, NOW + 0.99 * DAY, None)) == []
+    assert ids(due(photos, looks, NOW + 1.01 * DAY, None)) == ["p"]
+
+
+@pytest.mark.parametrize(("looks", "most"), [(0, 20), (400, 20), (600, 30), (10_000, 500)])
+def test_an_audit_believes_a_few_or_a_small_share(looks: int, most: int) -> None:
+    """Twenty photos, or five of a hundred looks."""
+    assert most_believed(looks) == most
 
 
 class Site:

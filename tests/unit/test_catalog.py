@@ -2,15 +2,19 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from storage import catalog, ledger, manifest, removals
 from storage.errors import SnapshotMissing
 from storage.layout import Layout, write_bytes
 from storage.records import SCHEMAS
+from tasks.audit import photos_due
 
 NOW = datetime(2024, 11, 22, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -63,6 +67,35 @@ def test_whether_a_forbidden_photo_may_be_had_is_asked_however_open_it_was(where
     tried(where, at=NOW + DAY, keep=False, **no)
     assert not wanted(where, NOW + 29 * DAY)
     assert [row["is_open"] for row in wanted(where, NOW + 31 * DAY)] == [False]
+
+
+def checked(where: Layout, at: datetime, may: bool) -> None:
+    row = {"source": "flickr", "photo_id": "1", "checked_at": at, "state": "present", "is_download_allowed": may}
+    ledger.adopt(where, "d", manifest.write_rows(where, "checks", [row]))
+
+
+@pytest.mark.parametrize("reason", ["unavailable", "denied", "gone", "rate_limited"])
+def test_an_attempt_that_failed_makes_nobody_forget_what_the_owner_said(where: Layout, reason: str) -> None:
+    """The site is asked about a photo that was forbidden until it says that it may be had."""
+    listed(where, is_open=True)
+    tried(where)
+    tried(where, at=NOW + DAY, keep=False, attempt=1, download_reason="not_downloadable")
+    failed = {"keep": False, "download_reason": reason, "next_try_at": NOW}
+    tried(where, at=NOW + 2 * DAY, attempt=2, **failed)
+    assert [row["is_open"] for row in wanted(where, NOW + 3 * DAY)] == [False]
+    checked(where, NOW + 3 * DAY, True)
+    assert [row["is_open"] for row in wanted(where, NOW + 4 * DAY)] == [True]
+
+
+def test_a_photo_that_was_had_with_leave_is_open_again(where: Layout) -> None:
+    """Until its owner, in the meantime, forbids it: then the site is asked, though no attempt has said so yet."""
+    listed(where, is_open=True)
+    tried(where, keep=False, download_reason="not_downloadable")
+    tried(where, at=NOW + DAY, attempt=1)
+    where.blob("1".zfill(64), "JPEG").unlink()
+    assert [row["is_open"] for row in wanted(where, NOW + 2 * DAY)] == [True]
+    checked(where, NOW + 2 * DAY, False)
+    assert [row["is_open"] for row in wanted(where, NOW + 3 * DAY)] == [False]
 
 
 def test_a_photo_that_is_held_is_not_wanted(where: Layout) -> None:
@@ -290,6 +323,43 @@ def test_many_files_become_one_that_says_the_same(where: Layout, monkeypatch: py
     assert rows == [(NOW, "old"), (NOW + 4 * DAY, "old"), (NOW + 5 * DAY, "new"), (NOW + 8 * DAY, "new")]
     assert (catalog.facts(where, "d"), catalog.sightings(where, "d")) == before
     assert ledger.compact(where, "d") == 0
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        catalog.facts,
+        catalog.held,
+        catalog.known,
+        lambda *of: ledger.read(*of, "listings"),
+        lambda *of: photos_due(*of, NOW, None, True),
+    ],
+)
+def test_files_that_are_put_together_while_they_are_read_are_listed_again(
+    where: Layout, monkeypatch: pytest.MonkeyPatch, question: Callable[[Layout, str], pa.Table]
+) -> None:
+    """Whoever reads without the lock of the dataset, as an audit does, sees each row all the same."""
+    for day in range(3):
+        listed(where, str(day), at=NOW + day * DAY)
+        tried(where, str(day))
+    monkeypatch.setattr(ledger, "MANY_FILES", 1)
+    files = ledger.files
+
+    def and_then_they_go(*of: Any) -> list[Path]:
+        named = files(*of)
+        monkeypatch.setattr(ledger, "files", files)
+        ledger.compact(where, "d")
+        return named
+
+    monkeypatch.setattr(ledger, "files", and_then_they_go)
+    assert sorted(question(where, "d")["photo_id"].to_pylist()) == ["0", "1", "2"]
+
+
+def test_a_file_that_stays_away_is_not_asked_for_for_ever(where: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no compaction is an error."""
+    monkeypatch.setattr(ledger, "files", lambda *of: [where.root / "not-there.parquet"])
+    with pytest.raises(FileNotFoundError):
+        ledger.read(where, "d", "listings")
 
 
 def test_the_size_of_a_download_is_judged_by_what_is_held(where: Layout) -> None:

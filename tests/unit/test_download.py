@@ -28,6 +28,7 @@ def good(body: bytes = b"", content_type: str = "image/jpeg", url: str = "https:
     return Answer(url, "ok", 200, {"Content-Type": content_type}, body)
 
 
+NO_MACHINES = {"X-Robots-Tag": "noai"}
 DENIED = Answer("https://h/1", "denied", 403)
 KEY = {"source": "500px", "photo_id": "1", "attempt": 0}
 
@@ -62,6 +63,7 @@ def test_the_next_try_depends_on_the_reason(reason: str | None, attempt: int, af
         (Answer("https://h/1.jpg", "gone", 404), "gone", None),
         (Answer("https://h/1.jpg", "truncated", 200), "truncated", None),
         (Answer("https://h/1.jpg", "opted_out", 200), "opted_out", None),
+        (Answer("https://h/1.jpg", "not_modified", 304), "unavailable", None),
         (good(picture(), url="https://h/photo_unavailable_l.png"), "gone", None),
         (Answer("https://elsewhere/photo_unavailable.png", "forbidden_host"), "gone", None),
     ],
@@ -70,6 +72,23 @@ def test_the_bytes_decide(answer: Answer, reason: str | None, image_format: str 
     """Names and declared types may lie; what does not decode to the end is no photo."""
     fetched = judge(answer)
     assert (fetched.reason, fetched.format) == (reason, image_format)
+
+
+def test_not_modified_is_an_answer_to_those_who_hold_the_file() -> None:
+    """The owner's word counts in it too."""
+    same, refused = (Answer("https://h/1.jpg", "not_modified", 304, headers) for headers in ({}, NO_MACHINES))
+    assert judge(same, '"v1"').reason == "not_modified"
+    assert judge(refused, '"v1"').reason == "opted_out"
+
+
+def test_a_304_that_nobody_asked_for_is_no_photo(where: Layout) -> None:
+    """The photo is due at once, and not held; a held one whose first address is gone is not said to be the same."""
+    same = Answer("https://h/1.jpg", "not_modified", 304)
+    row = fetch(KEY | {"renditions": RUNGS}, Site(Script(o=[same])), where)
+    assert (row["download_reason"], row["next_try_at"]) == ("unavailable", row["fetched_at"])
+    held = {"sha256": blobs.put(where, picture(), "JPEG"), "bytes": 9, "format": "JPEG", "etag": '"v1"'}
+    row = fetch(KEY | held | {"renditions": RUNGS}, Site(Script(o=[GONE], l=[same])), where)
+    assert (row["download_reason"], row["sha256"], row["next_try_at"]) == (None, held["sha256"], row["fetched_at"])
 
 
 class Script:
@@ -245,6 +264,14 @@ def test_a_host_that_dies_amid_a_batch_is_tried_again_until_the_last_try() -> No
     with pytest.raises(SourceUnavailable, match=r"32 of 512 photos could not be fetched"):
         check_reached(large, is_last_try=False)
     check_reached([attempt(None), *large[:-1]], is_last_try=False)
+
+
+def test_hosts_that_are_gone_for_good_end_no_refresh_of_a_table() -> None:
+    """Only their photos are wanted by then: they are rows, when all tries have been had."""
+    dead = [attempt("unavailable")] * 20
+    with pytest.raises(SourceUnavailable, match="none of 20 photos"):
+        check_reached(dead, is_last_try=False, has_many_hosts=True)
+    check_reached(dead, is_last_try=True, has_many_hosts=True)
 
 
 @pytest.mark.parametrize(

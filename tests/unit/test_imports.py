@@ -639,6 +639,7 @@ SIGNED = [
     "X-Goog-Algorithm=GOOG4-RSA-SHA256&x-goog-signature=ab", "sv=2024-05-04&se=2026&sr=b&sp=r&skoid=1&sktid=2&sig=a%3D",
     "access_token=a", "token=a&expires=9", "amp;X-Amz-Signature=a", "X%2DAmz%2DSignature=a", "oh=00_a&oe=6&_nc_ohc=b",
     "auth=a1", "key=AIza_b-c", "access_key=a", "jwt=a.b.c", "Pass=a",
+    "PHPSESSID=a&session=a1", "sid=1a&session_id=9", "pwd=a;token=b",
 ]  # fmt: skip
 
 
@@ -667,6 +668,8 @@ def test_signatures_of_all_kinds_are_known(query: str) -> None:
         "key=1.jpg",
         "key=a%2Fb",
         "key=5",
+        "sid=5",
+        "a=1;b=2&amp;c=3",
     ],
 )
 def test_what_is_no_signature_stays(query: str) -> None:
@@ -704,6 +707,29 @@ def test_a_cell_that_leads_astray_is_a_row_without_a_file(tmp_path: Path, cell: 
     (tmp_path / "t" / "t.jsonl").write_text(json.dumps({"url": cell}))
     (row,) = rows("table", tmp_path / "t" / "t.jsonl").values()
     assert (row["photo_id"], row["image_url"]) == (cell, None)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["http://ann:hunt/er2@a.example/x.jpg", "ann:hunter2@a.example/x.jpg", "http://ann:hunt#er2@a.example/x.jpg",
+     "http://ann:hunt?er2@a.example/x.jpg", "https:/ann:hunter2@a.example/x.jpg", "https:ann:hunter2@a.example/x.jpg",
+     "http://ann:hunter2@a.example:99999/x.jpg", "http:\\\\ann:hunter2@a.example/x.jpg", "//ann:hunter2@[a/x.jpg#1",
+     "https://a.example/x.jpg?pwd=hunter2", "https://a.example/x.jpg;token=hunter2", "http:/a.example/x?auth=hunter2",
+     "https://a.example/x;v=1.jpg?X-Amz-Signature=hunter2;a=1", "https://a.example/x.jpg?sessionid=hunter2&st=1",
+     "https://a.example/x;jsessionid=hunter2/1.jpg?sid=hunter2"],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["url", "id", "page_url"])
+def test_a_password_in_no_shape_at_all_is_told_by_no_row(tmp_path: Path, column: str, cell: str) -> None:
+    """Malformed addresses have ids of their own, which stay the same; what fetches a picture is published without."""
+    record = {"url": "https://a.example/1", column: cell}
+    (tmp_path / "t.jsonl").write_text("\n".join([json.dumps(record)] * 2))
+    (row,) = rows("table", tmp_path / "t.jsonl").values()
+    told = [row["photo_id"], row["page_url"] or "", unsigned(row["image_url"] or "")]
+    assert not [each for each in told if "hunt" in each]
+    other = {"url": "https://a.example/1", column: cell.replace("x", "y").replace("a.ey", "a.ex")}
+    if column != "page_url" and other != record:
+        (tmp_path / "t.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(other))
+        assert len(rows("table", tmp_path / "t.jsonl")) == 2
 
 
 def test_files_of_a_table_lie_beside_it(tmp_path: Path) -> None:

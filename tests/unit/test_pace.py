@@ -123,6 +123,40 @@ def test_the_rate_never_falls_to_nothing() -> None:
     assert of.per_s == 1
 
 
+def test_a_host_that_asks_for_pauses_only_is_given_up_for_a_while() -> None:
+    """After a few minutes of them nobody waits any more, in no process; one good answer between, and all do. When the
+    while is over one complaint is enough.
+    """
+    (of, other), clock, _ = sharing(2)
+    for count in range(2 * pace.REFUSALS - 2):
+        assert of.take(120)
+        if count == pace.REFUSALS - 1:
+            of.recover()
+        of.pause(20)
+        assert of.paused_s == 20
+        clock.sleep(20)
+    of.pause(20)
+    assert (of.paused_s, other.paused_s) == (pace.CLOSED_S, pace.CLOSED_S)
+    assert not of.take(120)
+    assert not other.take(120)
+    clock.sleep(pace.CLOSED_S)
+    assert of.take(120)
+    of.pause(20)
+    assert of.paused_s == pace.CLOSED_S > Limits().pause_max_s
+
+
+def test_a_host_is_not_given_up_for_a_bad_minute() -> None:
+    """However often it complains: many threads hit one limit at once, and short pauses are over soon."""
+    of, clock = bucket(8, 1)
+    for _ in range(100):
+        of.pause(1)
+        clock.sleep(1)
+    assert of.paused_s == 0
+    for _ in range(1000):
+        of.pause(100)
+    assert of.paused_s == 100
+
+
 def leased(clock: Clock, *handfuls: int, seconds: float = 100.0, wait_s: float = 0.0) -> tuple[TokenBucket, list[int]]:
     """A bucket with leases of so many turns, each after a wait; the list says which were asked for."""
     asked: list[int] = []
