@@ -22,7 +22,7 @@ from PIL import Image
 from flows.export import export_dataset, is_located
 from storage import blobs, manifest, removals
 from storage.layout import Layout
-from storage.purge import delete_blobs, delete_exports, remains
+from storage.purge import delete_exports, remains
 from storage.records import SCHEMAS
 from tasks import export, purge
 from tasks.errors import BlobCorrupt, ConfigError, DiskFull, EmptyResult, RemovedPhoto, SnapshotMissing
@@ -506,7 +506,7 @@ def test_a_photo_removed_meanwhile_stops_the_export(where: Layout, monkeypatch: 
             removals.add(where, [{"source": "flickr", "photo_id": "png", "removed_at": NOW}])
             left = remains(where)
             assert delete_exports(where, left) == 1
-            delete_blobs(where, left)
+            purge.delete_blobs(where, left)
         return whole(data, image_format, net_op, rules)
 
     monkeypatch.setattr(export_photos, "picture", removing)
