@@ -235,8 +235,9 @@ def test_the_sides_of_photos_are_stored_as_they_are(versions: Layout) -> None:
             assert (each.compression, each.has_dictionary_page) == ("UNCOMPRESSED", False)
             assert set(each.encodings) == {"PLAIN", "RLE"}, "RLE: which values are null"
         assert {each.compression for each in columns if each.path_in_schema not in BARE} == {"ZSTD"}
-    found = duckdb.sql(f"select long_px, short_px, aspect_milli from read_parquet('{measured}') order by photo_id")
-    assert found.fetchall() == [(row["long_px"], row["short_px"], row["aspect_milli"]) for row in rows]
+    with duckdb.connect() as db:
+        found = db.sql(f"select long_px, short_px, aspect_milli from read_parquet('{measured}') order by photo_id")
+        assert found.fetchall() == [(row["long_px"], row["short_px"], row["aspect_milli"]) for row in rows]
     assert manifest.read_file(measured)["long_px"].to_pylist() == [row["long_px"] for row in rows]
 
 
