@@ -230,7 +230,8 @@ def test_predictions_read_back(system, tmp_path):
     assert len(maps) == PHOTOS
     assert all(sum(each) == pytest.approx(16, rel=1e-3) for each in maps)
     query = "select count(*), max(list_sum(location_probabilities::float[])) from read_parquet(?) where is_crop"
-    count, most = duckdb.execute(query, [str(tmp_path / "predictions.parquet")]).fetchone()
+    with duckdb.connect() as db:
+        [(count, most)] = db.execute(query, [str(tmp_path / "predictions.parquet")]).fetchall()
     assert (count, most) == (4 * PHOTOS, pytest.approx(16, rel=1e-3))
 
 
