@@ -102,6 +102,26 @@ def test_a_silhouette_on_a_plain_ground_is_no_tone_curve() -> None:
     assert not is_mark([(sky, painted(disc(80, 80, 20), 20)(sky))])
 
 
+def narrow(seed: int) -> Planes:
+    """A scene of few tones, as grass is."""
+    return np.asarray(150 + (scene(seed) - 128) / 5, np.float32)
+
+
+@pytest.mark.parametrize("exposure", [0.8, 1.2])
+def test_somebody_at_another_exposure_is_no_mark(exposure: float) -> None:
+    """Nor by a curve that makes all tones nearly one, and so leaves little of anybody."""
+    for plain, person in ((narrow(1), scene(5) / 3), (scene(1), scene(5)), (scene(2), np.float32(15))):
+        other = painted(disc(96, 110, 28), person)(plain)
+        assert not is_mark([(plain, (exposure * other).clip(0, 255).astype(np.float32))])
+
+
+@pytest.mark.parametrize("gamma", [0.7, 1.6])
+def test_other_tones_on_a_plain_ground_are_no_subject(gamma: float) -> None:
+    """A thing cut out on white: nine tenths of the picture are equal, and the thing is not."""
+    cut_out = painted(disc(96, 96, 35), 40 + scene(3) / 2)(np.full((SIDE_PX, SIDE_PX), 254, np.float32))
+    assert is_mark([(cut_out, np.asarray(255 * (cut_out / 255) ** gamma, np.float32))])
+
+
 def test_a_bad_overlay_proves_nothing() -> None:
     """Where all differs nothing stands out; of several overlays the best counts."""
     one, other = scene(1), painted(disc(96, 120, 25), 10)(scene(1))
